@@ -1,0 +1,503 @@
+#include "ds/shc_ring.h"
+
+#include <string.h>
+
+#include "base/shc_math.h"
+
+static const shc_layout_row_t ring_rows[] = {SHC_RING_LAYOUT(SHC_LAYOUT_ROW, shc_ring_shm_t)};
+
+/* ---- geometry and cursors ---- */
+
+static inline shc_ring_cursor_t
+unpack(uint64_t word)
+{
+    return (shc_ring_cursor_t){.position = word & SHC_RING_POSITION_MASK, .count = word >> 40};
+}
+
+static inline uint64_t
+units_between(uint64_t from, uint64_t to)
+{
+    return (to - from) & SHC_RING_POSITION_MASK;
+}
+
+static inline uint64_t
+messages_between(uint64_t from, uint64_t to)
+{
+    return (to - from) & SHC_RING_COUNT_MASK;
+}
+
+/* What any two cursors of a ring must satisfy, whoever wrote them. */
+static inline bool
+cursors_fit(const shc_ring_t *ring, shc_ring_cursor_t head, shc_ring_cursor_t tail)
+{
+    uint64_t units = units_between(head.position, tail.position);
+    uint64_t messages = messages_between(head.count, tail.count);
+    return units <= ring->units && messages <= ring->capacity && messages <= units && (messages != 0 || units == 0);
+}
+
+static inline uint64_t
+record_units(uint64_t length)
+{
+    return (length + SHC_RING_RECORD_HEAD + 7) >> 3;
+}
+
+static inline uint64_t
+record_head(const shc_ring_t *ring, uint64_t position, uint32_t length, uint8_t tag)
+{
+    uint32_t mark = (uint32_t)(position ^ ring->key) << 8 | tag;
+    return (uint64_t)length | (uint64_t)mark << 32;
+}
+
+static inline uint8_t *
+record_at(const shc_ring_t *ring, uint64_t position)
+{
+    return ring->data + ((position & (ring->units - 1)) << 3);
+}
+
+static inline void
+advance(shc_ring_cursor_t *cursor, uint64_t units, uint64_t messages)
+{
+    cursor->position = (cursor->position + units) & SHC_RING_POSITION_MASK;
+    cursor->count = (cursor->count + messages) & SHC_RING_COUNT_MASK;
+}
+
+static int
+validate(const shc_seg_id_t *id)
+{
+    uint64_t capacity = id->config[SHC_RING_CONFIG_CAPACITY];
+    uint64_t data_bytes = id->config[SHC_RING_CONFIG_DATA_BYTES];
+    bool sound = capacity >= 1 && capacity <= SHC_RING_CAPACITY_MAX && shc_is_pow2(data_bytes) &&
+                 data_bytes >= SHC_RING_DATA_BYTES_MIN && data_bytes <= SHC_RING_DATA_BYTES_MAX &&
+                 id->body_size == shc_ring_body_size(data_bytes);
+    return sound ? 0 : SHC_E_CORRUPT;
+}
+
+uint64_t
+shc_ring_body_size(uint64_t data_bytes)
+{
+    return sizeof(shc_ring_shm_t) + data_bytes;
+}
+
+void
+shc_ring_init(shc_seg_t *seg)
+{
+    (void)seg; /* reserved memory is zero, and so is an empty ring */
+}
+
+void
+shc_ring_open(shc_ring_t *ring, shc_seg_t *seg)
+{
+    memset(ring, 0, sizeof *ring);
+    ring->seg = seg;
+    ring->shm = shc_seg_body(seg);
+    ring->data = (uint8_t *)(ring->shm + 1);
+    ring->units = seg->id.config[SHC_RING_CONFIG_DATA_BYTES] >> 3;
+    ring->capacity = seg->id.config[SHC_RING_CONFIG_CAPACITY];
+    ring->payload_max = shc_ring_payload_max(ring->units << 3);
+    ring->key = seg->id.key;
+    ring->send_watch.word = &ring->shm->head;
+    ring->receive_watch.word = &ring->shm->tail;
+}
+
+/* ---- leases ---- */
+
+static shc_a64_t *
+lease_of(const shc_ring_t *ring, int end)
+{
+    return end == SHC_RING_PRODUCER ? &ring->shm->producer : &ring->shm->consumer;
+}
+
+/* The hint nearest to what it was whose low bits agree with the cursor's count. */
+static uint64_t
+rebuild_total(uint64_t hint, uint64_t count)
+{
+    uint64_t missing = messages_between(hint & SHC_RING_COUNT_MASK, count);
+    return missing <= SHC_RING_COUNT_MASK / 2 ? hint + missing : hint - (SHC_RING_COUNT_MASK + 1 - missing);
+}
+
+static int
+load_producer(shc_ring_t *ring)
+{
+    shc_ring_cursor_t tail = unpack(shc_a64_load_acquire(&ring->shm->tail)); /* A1 */
+    shc_ring_cursor_t head = unpack(shc_a64_load_acquire(&ring->shm->head)); /* A2 */
+    if (!cursors_fit(ring, head, tail))
+        return SHC_E_CORRUPT;
+    ring->tail = tail;
+    ring->head_copy = head;
+    ring->sent = rebuild_total(shc_a64_load_relaxed(&ring->shm->sent), tail.count);
+    return 0;
+}
+
+static void
+note_backlog(shc_ring_t *ring)
+{
+    uint64_t backlog = messages_between(ring->read.count, ring->tail_copy.count);
+    if (backlog > ring->peak) {
+        ring->peak = backlog;
+        shc_a64_store_relaxed(&ring->shm->peak, backlog);
+    }
+}
+
+static int
+load_consumer(shc_ring_t *ring)
+{
+    shc_ring_cursor_t head = unpack(shc_a64_load_acquire(&ring->shm->head)); /* A2 */
+    shc_ring_cursor_t tail = unpack(shc_a64_load_acquire(&ring->shm->tail)); /* A1 */
+    if (!cursors_fit(ring, head, tail))
+        return SHC_E_CORRUPT;
+    ring->read = head;
+    ring->tail_copy = tail;
+    ring->received = rebuild_total(shc_a64_load_relaxed(&ring->shm->received), head.count);
+    ring->peak = shc_a64_load_relaxed(&ring->shm->peak);
+    ring->hold_first = ring->hold_last = 0;
+    return 0;
+}
+
+static void
+count_death(shc_ring_t *ring, int end)
+{
+    shc_a64_t *deaths = end == SHC_RING_PRODUCER ? &ring->shm->producer_deaths : &ring->shm->consumer_deaths;
+    shc_a64_store_relaxed(deaths, shc_a64_load_relaxed(deaths) + 1);
+}
+
+int
+shc_ring_take(shc_ring_t *ring, int end)
+{
+    shc_a64_t *lease = lease_of(ring, end);
+    uint64_t me = shc_seg_owner_word(ring->seg);
+    uint64_t holder = shc_a64_load_relaxed(lease);
+    int outcome = 0;
+    while (holder != me) {
+        if (holder != 0 && !shc_seg_owner_is_dead(ring->seg, holder))
+            return SHC_BUSY;
+        outcome = holder != 0 ? SHC_OWNER_DIED : 0;
+        if (shc_a64_cas_acquire(lease, &holder, me)) /* AR1 */
+            break;
+    }
+    if (outcome == SHC_OWNER_DIED)
+        count_death(ring, end);
+    int r = end == SHC_RING_PRODUCER ? load_producer(ring) : load_consumer(ring);
+    if (r != 0)
+        shc_ring_drop(ring, end);
+    else if (end == SHC_RING_CONSUMER)
+        note_backlog(ring);
+    return r != 0 ? r : outcome;
+}
+
+void
+shc_ring_drop(shc_ring_t *ring, int end)
+{
+    shc_a64_t *lease = lease_of(ring, end);
+    if (shc_a64_load_relaxed(lease) == shc_seg_owner_word(ring->seg))
+        shc_a64_store_release(lease, 0); /* R3 */
+}
+
+/* A reaped participant's ends become free. */
+static void
+sweep(void *arg, uint32_t index, uint32_t generation)
+{
+    const shc_seg_t *seg = arg;
+    shc_ring_shm_t *shm = shc_seg_body(seg);
+    uint64_t dead = (uint64_t)(index + 1) | (uint64_t)generation << 12;
+    uint64_t word = dead;
+    if (shc_a64_cas_acquire(&shm->producer, &word, 0)) /* AR1 */
+        shc_a64_store_relaxed(&shm->producer_deaths, shc_a64_load_relaxed(&shm->producer_deaths) + 1);
+    word = dead;
+    if (shc_a64_cas_acquire(&shm->consumer, &word, 0)) /* AR1 */
+        shc_a64_store_relaxed(&shm->consumer_deaths, shc_a64_load_relaxed(&shm->consumer_deaths) + 1);
+}
+
+uint32_t
+shc_ring_holder_pid(const shc_ring_t *ring, int end)
+{
+    uint64_t word = shc_a64_load_relaxed(lease_of(ring, end));
+    uint32_t index = (uint32_t)(word & 0xfff) - 1;
+    shc_identity_t who;
+    uint64_t since;
+    uint32_t phase, generation;
+    if (index >= ring->seg->participants.count)
+        return 0;
+    if (!shc_participant_read(&ring->seg->participants, index, &who, &since, &phase, &generation))
+        return 0;
+    return generation == (uint32_t)(word >> 12) ? who.pid : 0;
+}
+
+/* ---- producer ---- */
+
+/* Units that a record may use at the tail without wrapping, and (*skip == 0) or after skipping to the start. */
+static uint64_t
+contiguous_units(const shc_ring_t *ring, uint64_t need, uint64_t *skip)
+{
+    uint64_t free_units = ring->units - units_between(ring->head_copy.position, ring->tail.position);
+    uint64_t to_end = ring->units - (ring->tail.position & (ring->units - 1));
+    *skip = 0;
+    if (free_units <= to_end)
+        return free_units;
+    if (to_end >= need)
+        return to_end;
+    *skip = to_end;
+    return free_units - to_end;
+}
+
+static inline bool
+claim_fits(shc_ring_t *ring, uint64_t need_units, uint64_t *units)
+{
+    if (messages_between(ring->head_copy.count, ring->tail.count) >= ring->capacity)
+        return false;
+    *units = contiguous_units(ring, need_units, &ring->claim_skip);
+    return *units >= need_units;
+}
+
+static SHC_NOINLINE int
+refresh_head(shc_ring_t *ring)
+{
+    uint64_t word = shc_a64_load_acquire(&ring->shm->head); /* A2 */
+    shc_ring_cursor_t head = unpack(word);
+    if (!cursors_fit(ring, head, ring->tail))
+        return SHC_E_CORRUPT;
+    ring->head_copy = head;
+    ring->send_watch.seen = word;
+    return 0;
+}
+
+int
+shc_ring_claim(shc_ring_t *ring, uint64_t need, uint8_t **dst, uint64_t *room)
+{
+    if (SHC_UNLIKELY(shc_ring_shutdown_flags(ring) != 0))
+        return SHC_SHUTDOWN;
+    if (SHC_UNLIKELY(need > ring->payload_max))
+        return SHC_E_TOO_LARGE;
+    uint64_t need_units = record_units(need), units;
+    if (SHC_UNLIKELY(!claim_fits(ring, need_units, &units))) {
+        int r = refresh_head(ring);
+        if (r != 0)
+            return r;
+        if (!claim_fits(ring, need_units, &units))
+            return SHC_FULL;
+    }
+    uint64_t bytes = (units << 3) - SHC_RING_RECORD_HEAD;
+    *room = bytes < ring->payload_max ? bytes : ring->payload_max;
+    *dst = record_at(ring, ring->tail.position + ring->claim_skip) + SHC_RING_RECORD_HEAD;
+    return 0;
+}
+
+void
+shc_ring_stage(shc_ring_t *ring, uint32_t length, uint8_t tag)
+{
+    if (SHC_UNLIKELY(ring->claim_skip != 0)) {
+        uint64_t skip = record_head(ring, ring->tail.position, SHC_RING_SKIP, 0);
+        memcpy(record_at(ring, ring->tail.position), &skip, sizeof skip);
+        advance(&ring->tail, ring->claim_skip, 0);
+        ring->claim_skip = 0;
+    }
+    uint64_t head = record_head(ring, ring->tail.position, length, tag);
+    memcpy(record_at(ring, ring->tail.position), &head, sizeof head);
+    advance(&ring->tail, record_units(length), 1);
+    ring->sent++;
+}
+
+/* ---- consumer ---- */
+
+/* 0: there is more. SHC_EMPTY, SHC_E_CORRUPT. */
+static int
+refresh_tail(shc_ring_t *ring)
+{
+    uint64_t word = shc_a64_load_acquire(&ring->shm->tail); /* A1 */
+    shc_ring_cursor_t tail = unpack(word);
+    ring->receive_watch.seen = word;
+    if (tail.position == ring->read.position && tail.count == ring->read.count)
+        return SHC_EMPTY;
+    if (!cursors_fit(ring, ring->read, tail))
+        return SHC_E_CORRUPT;
+    ring->tail_copy = tail;
+    note_backlog(ring);
+    return 0;
+}
+
+/* Nothing is left: is that for ever? Who shut down may have published just before. */
+static int
+empty_or_shutdown(shc_ring_t *ring)
+{
+    if (shc_a32_load_acquire(&ring->shm->shutdown) == 0) /* A3 */
+        return SHC_EMPTY;
+    int r = refresh_tail(ring);
+    return r == SHC_EMPTY ? SHC_SHUTDOWN : r;
+}
+
+static int
+ensure_message(shc_ring_t *ring)
+{
+    if (SHC_UNLIKELY(shc_ring_shutdown_flags(ring) & SHC_RING_IMMEDIATE))
+        return SHC_SHUTDOWN;
+    if (SHC_LIKELY(ring->read.count != ring->tail_copy.count))
+        return 0;
+    int r = refresh_tail(ring);
+    return r == SHC_EMPTY ? empty_or_shutdown(ring) : r;
+}
+
+static inline uint64_t
+load_record_head(const shc_ring_t *ring, uint64_t position)
+{
+    uint64_t head;
+    shc_racy_copy(&head, record_at(ring, position), sizeof head);
+    return head;
+}
+
+/* Steps over the mark that fills the end of the data; a message must follow it. */
+static int
+skip_to_start(const shc_ring_t *ring, shc_ring_cursor_t *at, uint64_t *head)
+{
+    uint64_t rest = ring->units - (at->position & (ring->units - 1));
+    if (*head != record_head(ring, at->position, SHC_RING_SKIP, 0) ||
+        rest >= units_between(at->position, ring->tail_copy.position))
+        return SHC_E_CORRUPT;
+    advance(at, rest, 0);
+    *head = load_record_head(ring, at->position);
+    return 0;
+}
+
+/* The record behind ring->read, which tail_copy covers. */
+static inline int
+read_record(const shc_ring_t *ring, shc_ring_message_t *msg)
+{
+    shc_ring_cursor_t at = ring->read;
+    uint64_t head = load_record_head(ring, at.position);
+    if (SHC_UNLIKELY((uint32_t)head == SHC_RING_SKIP)) {
+        int r = skip_to_start(ring, &at, &head);
+        if (r != 0)
+            return r;
+    }
+    uint32_t length = (uint32_t)head;
+    uint8_t tag = (uint8_t)(head >> 32);
+    uint64_t units = record_units(length);
+    uint64_t to_end = ring->units - (at.position & (ring->units - 1));
+    bool sound = head == record_head(ring, at.position, length, tag) && length <= ring->payload_max &&
+                 units <= to_end && units <= units_between(at.position, ring->tail_copy.position);
+    if (SHC_UNLIKELY(!sound))
+        return SHC_E_CORRUPT;
+    msg->payload = record_at(ring, at.position) + SHC_RING_RECORD_HEAD;
+    msg->length = length;
+    msg->tag = tag;
+    msg->end = at;
+    advance(&msg->end, units, 1);
+    return 0;
+}
+
+int
+shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg)
+{
+    int r = ensure_message(ring);
+    return SHC_UNLIKELY(r != 0) ? r : read_record(ring, msg);
+}
+
+void
+shc_ring_consume(shc_ring_t *ring, const shc_ring_message_t *msg)
+{
+    ring->read = msg->end;
+    ring->received++;
+    if (SHC_UNLIKELY(ring->hold_first != ring->hold_last))
+        ring->holds[(ring->hold_last - 1) % SHC_RING_HOLDS].end = msg->end;
+}
+
+int
+shc_ring_hold(shc_ring_t *ring, const shc_ring_message_t *msg, uint32_t *hold)
+{
+    if (ring->hold_last - ring->hold_first == SHC_RING_HOLDS)
+        return SHC_E_LEASES;
+    *hold = ring->hold_last++;
+    ring->holds[*hold % SHC_RING_HOLDS] = (shc_ring_hold_t){.end = msg->end, .released = false};
+    ring->read = msg->end;
+    ring->received++;
+    return 0;
+}
+
+void
+shc_ring_mark_released(shc_ring_t *ring, uint32_t hold)
+{
+    ring->holds[hold % SHC_RING_HOLDS].released = true;
+}
+
+bool
+shc_ring_settle_holds(shc_ring_t *ring)
+{
+    shc_ring_cursor_t end = ring->read;
+    uint32_t first = ring->hold_first;
+    while (ring->hold_first != ring->hold_last && ring->holds[ring->hold_first % SHC_RING_HOLDS].released)
+        end = ring->holds[ring->hold_first++ % SHC_RING_HOLDS].end;
+    if (ring->hold_first == first)
+        return false;
+    shc_a64_store_release(&ring->shm->head, end.position | end.count << 40); /* R2 */
+    shc_a64_store_relaxed(&ring->shm->received, ring->received);
+    return true;
+}
+
+int
+shc_ring_clear(shc_ring_t *ring)
+{
+    int r = refresh_tail(ring);
+    if (r != 0)
+        return r == SHC_EMPTY ? 0 : r;
+    uint64_t messages = messages_between(ring->read.count, ring->tail_copy.count);
+    shc_ring_message_t all = {.end = ring->tail_copy};
+    shc_ring_consume(ring, &all);
+    ring->received += messages - 1;
+    shc_ring_give_back(ring);
+    return 0;
+}
+
+/* ---- anybody ---- */
+
+void
+shc_ring_shutdown(shc_ring_t *ring, bool immediate)
+{
+    uint32_t flags = SHC_RING_SHUTDOWN | (immediate ? SHC_RING_IMMEDIATE : 0);
+    (void)shc_a32_fetch_or_seq_cst(&ring->shm->shutdown, flags); /* AR2 */
+    shc_event_notify_all(&ring->shm->items);
+    shc_event_notify_all(&ring->shm->space);
+}
+
+void
+shc_ring_backlog(const shc_ring_t *ring, uint64_t *messages, uint64_t *bytes)
+{
+    /* head first: it never passes the tail that is read after it */
+    shc_ring_cursor_t head = unpack(shc_a64_load_acquire(&ring->shm->head)); /* A2 */
+    shc_ring_cursor_t tail = unpack(shc_a64_load_acquire(&ring->shm->tail)); /* A1 */
+    uint64_t units = units_between(head.position, tail.position);
+    *messages = messages_between(head.count, tail.count);
+    *bytes = units << 3;
+    /* The producer may have gone round between the two loads: then the numbers say "full". */
+    if (*messages > ring->capacity)
+        *messages = ring->capacity;
+    if (units > ring->units)
+        *bytes = ring->units << 3;
+}
+
+uint64_t
+shc_ring_held(const shc_ring_t *ring)
+{
+    shc_ring_cursor_t head = unpack(shc_a64_load_relaxed(&ring->shm->head));
+    return messages_between(head.count, ring->read.count);
+}
+
+int
+shc_ring_check(const shc_ring_t *ring)
+{
+    shc_ring_t walk = *ring;
+    int r = load_consumer(&walk);
+    while (r == 0 && walk.read.position != walk.tail_copy.position) {
+        shc_ring_message_t msg;
+        r = read_record(&walk, &msg);
+        if (r == 0)
+            walk.read = msg.end;
+    }
+    return r != 0 ? r : walk.read.count == walk.tail_copy.count ? 0 : SHC_E_CORRUPT;
+}
+
+const shc_seg_spec_t shc_ring_spec = {
+    .kind = SHC_KIND_RING,
+    .rows = ring_rows,
+    .row_count = SHC_ARRAY_SIZE(ring_rows),
+    .body_align = SHC_HOT_PAD,
+    .sweep = sweep,
+    .validate = validate,
+};

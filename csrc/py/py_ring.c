@@ -1,0 +1,578 @@
+/* RingBufferChannel: making it, opening it, looking at it. Moving messages is in py_ring_send.c, py_ring_receive.c and
+ * py_ring_lease.c. */
+#include "py/py_ring.h"
+
+#include <math.h>
+
+#include "base/shc_math.h"
+#include "py/pyshc_place.h"
+
+/* Default memory: room for `capacity` messages of about 100 bytes. */
+#define DEFAULT_MESSAGE_BYTES 128
+#define DEFAULT_BUFFER_BYTES_MIN (UINT64_C(64) * 1024)
+
+/* ---- creating and opening ---- */
+
+static void
+bind_ring(pyshc_shared_t *shared)
+{
+    shc_ring_open(&shared->ring, &shared->seg);
+}
+
+static void
+wake_ring(pyshc_shared_t *shared)
+{
+    shc_event_notify_all(&shared->ring.shm->items);
+    shc_event_notify_all(&shared->ring.shm->space);
+}
+
+const pyshc_kind_t pyshc_ring_kind = {
+    .spec = &shc_ring_spec,
+    .init = shc_ring_init,
+    .bind = bind_ring,
+    .wake = wake_ring,
+};
+
+typedef struct ring_options {
+    uint64_t capacity;    /* 0: not given */
+    uint64_t buffer_size; /* 0: not given */
+} ring_options_t;
+
+static bool
+parse_options(PyObject *capacity, PyObject *buffer_size, ring_options_t *out)
+{
+    out->capacity = out->buffer_size = 0;
+    if (capacity != NULL && !pyshc_parse_integer(capacity, "capacity", 1, SHC_RING_CAPACITY_MAX, &out->capacity))
+        return false;
+    if (buffer_size == NULL || buffer_size == Py_None)
+        return true;
+    return pyshc_parse_integer(buffer_size, "buffer_size", 1, SHC_RING_DATA_BYTES_MAX, &out->buffer_size);
+}
+
+static uint64_t
+data_bytes_for(const ring_options_t *options)
+{
+    uint64_t wanted = options->buffer_size;
+    if (wanted == 0) {
+        wanted = options->capacity * DEFAULT_MESSAGE_BYTES;
+        wanted = wanted < DEFAULT_BUFFER_BYTES_MIN ? DEFAULT_BUFFER_BYTES_MIN : wanted;
+    }
+    uint64_t bytes = shc_ceil_pow2(wanted);
+    return bytes < SHC_RING_DATA_BYTES_MIN ? SHC_RING_DATA_BYTES_MIN : bytes;
+}
+
+static bool
+create(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t *options, bool *exists)
+{
+    shc_seg_create_args_t args = {0};
+    uint64_t data_bytes = data_bytes_for(options);
+    args.body_size = shc_ring_body_size(data_bytes);
+    args.config[SHC_RING_CONFIG_CAPACITY] = options->capacity;
+    args.config[SHC_RING_CONFIG_DATA_BYTES] = data_bytes;
+    args.config[SHC_RING_CONFIG_CODEC] = (uint64_t)h->codec.kind;
+    return pyshc_handle_create(h, &pyshc_ring_kind, creation, &args, exists);
+}
+
+static bool
+parse_codec(pyshc_handle_t *h, PyObject *codec)
+{
+    return pyshc_codec_parse(h->st, codec, &h->codec) == 0;
+}
+
+/* None: the process decides anew whenever it waits; 0: never; seconds: always that long. */
+static bool
+parse_spin(pyshc_handle_t *h, PyObject *spin)
+{
+    if (spin == NULL || spin == Py_None)
+        return true;
+    double seconds = PyFloat_AsDouble(spin);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return false;
+    if (!(seconds >= 0 && seconds <= 1)) {
+        PyErr_Format(PyExc_ValueError, "spin must be seconds from 0 to 1, or None to let it be learned, not %R", spin);
+        return false;
+    }
+    h->spin_ns = (uint32_t)(seconds * 1e9);
+    return true;
+}
+
+PyDoc_STRVAR(
+    ring_doc,
+    "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, name=None, mode=0o600, persist=False,\n"
+    "                  directory=None, max_participants=128)\n--\n\n"
+    "A channel from one producer process to one consumer process: a ring of bytes in shared memory, wait-free.\n\n"
+    "capacity: messages it holds, 1 to 8388607. buffer_size: bytes of memory for them, rounded up to a power of two; "
+    "by default\n"
+    "128 for each message and at least 64 KiB. A message takes its bytes plus 8, rounded up to 8, and at most half of "
+    "the memory.\n"
+    "codec: 'auto', 'native', 'pickle', 'raw' or an object with dumps and loads. spin: seconds to spin before "
+    "sleeping; None learns it.\n"
+    "name, mode, persist, directory, max_participants: as for every shared object.\n\n"
+    "An end belongs to the process that uses it first, until that process closes the channel or dies; a second one "
+    "gets BusyError.\n"
+    "Threads of one process share its ends.\n\n"
+    "Raises FileExistsError if a living object has the name, OSError(ENOSPC) if the memory is not there.\n\n"
+    ">>> with RingBufferChannel(1024) as channel:\n"
+    "...     channel.send({'answer': 42})\n"
+    "...     channel.receive()\n"
+    "{'answer': 42}");
+
+static PyObject *
+ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"capacity", "buffer_size", "codec", "spin", PYSHC_CREATION_NAMES};
+    PyObject *v[4 + PYSHC_CREATION_COUNT];
+    ring_options_t options;
+    if (!pyshc_parse_tuple("RingBufferChannel", args, kwargs, names, 4 + PYSHC_CREATION_COUNT, 1, 1, v) ||
+        !parse_options(v[0], v[1], &options))
+        return NULL;
+    pyshc_handle_t *h = pyshc_handle_new(type);
+    pyshc_creation_t creation = {v[4], v[5], v[6], v[7], v[8]};
+    if (h != NULL && !(parse_codec(h, v[2]) && parse_spin(h, v[3]) && create(h, &creation, &options, NULL)))
+        Py_CLEAR(h);
+    return (PyObject *)h;
+}
+
+/* An attached ring takes the codec of its creator unless told otherwise. */
+static bool
+adopt_codec(pyshc_handle_t *h, PyObject *codec)
+{
+    if (codec != NULL)
+        return parse_codec(h, codec);
+    uint64_t kind = h->shared->seg.id.config[SHC_RING_CONFIG_CODEC];
+    return pyshc_codec_adopt(h->st, kind, &h->codec) == 0;
+}
+
+PyDoc_STRVAR(attach_doc,
+             "attach($type, name, *, timeout=0, directory=None, codec=None, spin=None, foreign=False)\n--\n\n"
+             "Open an existing channel by name, waiting up to timeout seconds for it to appear.\n\n"
+             "codec: by default what its creator chose. foreign=True accepts an object of another user.\n"
+             "Raises FileNotFoundError; LayoutError if the name is something else; PermissionError.");
+
+static PyObject *
+attach_with(PyTypeObject *type, PyObject *const *v, PyObject *namespace)
+{
+    uint64_t deadline_ns = 0;
+    bool foreign = false;
+    if ((v[1] != NULL && !pyshc_parse_timeout(v[1], &deadline_ns)) || !pyshc_parse_flag(v[5], &foreign))
+        return NULL;
+    pyshc_handle_t *h = pyshc_handle_new(type);
+    if (h != NULL && !(parse_spin(h, v[4]) &&
+                       pyshc_handle_attach(h, &pyshc_ring_kind, v[0], namespace, v[2], deadline_ns, foreign, false) &&
+                       adopt_codec(h, v[3])))
+        Py_CLEAR(h);
+    return (PyObject *)h;
+}
+
+static PyObject *
+ring_attach(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "timeout", "directory", "codec", "spin", "foreign"};
+    PyObject *v[6];
+    if (!pyshc_parse("attach", args, nargs, kwnames, names, 6, 1, 1, v))
+        return NULL;
+    return attach_with((PyTypeObject *)cls, v, NULL);
+}
+
+/* Whether an existing ring is what open() asked for. */
+static bool
+matches(pyshc_handle_t *h, const ring_options_t *options)
+{
+    const shc_seg_id_t *id = &h->shared->seg.id;
+    uint64_t capacity = id->config[SHC_RING_CONFIG_CAPACITY];
+    uint64_t data_bytes = id->config[SHC_RING_CONFIG_DATA_BYTES];
+    if (options->capacity != 0 && options->capacity != capacity) {
+        PyErr_Format(h->st->LayoutError, "%R exists with capacity %llu, not %llu", h, (unsigned long long)capacity,
+                     (unsigned long long)options->capacity);
+        return false;
+    }
+    if (options->buffer_size != 0 && data_bytes_for(options) != data_bytes) {
+        PyErr_Format(h->st->LayoutError, "%R exists with buffer_size %llu, not %llu", h, (unsigned long long)data_bytes,
+                     (unsigned long long)data_bytes_for(options));
+        return false;
+    }
+    return true;
+}
+
+PyDoc_STRVAR(open_doc,
+             "open($type, name, capacity=None, *, buffer_size=None, codec=None, spin=None, mode=0o600, persist=False,\n"
+             "     directory=None, max_participants=128)\n--\n\n"
+             "Attach to the channel of that name, or create it if there is none; of several processes that do so at "
+             "once, one creates.\n\n"
+             "capacity is needed to create. Raises LayoutError if it exists with another capacity or buffer_size.");
+
+/* One round: attach, else create. false: exception. h->shared NULL afterwards: lost both races, try again. */
+static bool
+open_once(pyshc_handle_t *h, PyObject *const *v, const ring_options_t *options)
+{
+    bool exists = false;
+    if (!pyshc_handle_attach(h, &pyshc_ring_kind, v[0], NULL, v[7], 0, false, true))
+        return false;
+    if (h->shared != NULL)
+        return adopt_codec(h, v[3]) && matches(h, options);
+    if (options->capacity == 0) {
+        PyErr_Format(PyExc_ValueError, "there is no channel named %R, and creating it needs a capacity", v[0]);
+        return false;
+    }
+    pyshc_creation_t creation = {v[0], v[5], v[6], v[7], v[8]};
+    return parse_codec(h, v[3]) && create(h, &creation, options, &exists);
+}
+
+static PyObject *
+ring_open(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "capacity", "buffer_size", "codec",           "spin",
+                                        "mode", "persist",  "directory",   "max_participants"};
+    PyObject *v[9];
+    ring_options_t options;
+    if (!pyshc_parse("open", args, nargs, kwnames, names, 9, 2, 1, v) ||
+        !parse_options(v[1] == Py_None ? NULL : v[1], v[2], &options))
+        return NULL;
+    pyshc_handle_t *h = pyshc_handle_new((PyTypeObject *)cls);
+    if (h == NULL || !parse_spin(h, v[4])) {
+        Py_XDECREF(h);
+        return NULL;
+    }
+    while (h->shared == NULL) {
+        if (!open_once(h, v, &options) || PyErr_CheckSignals() < 0) {
+            Py_DECREF(h);
+            return NULL;
+        }
+    }
+    return (PyObject *)h;
+}
+
+/* ---- pickling ---- */
+
+PyDoc_STRVAR(rebuild_doc,
+             "_rebuild($type, name, namespace, directory, codec, spin)\n--\n\nAttach as the pickled handle was.");
+
+static PyObject *
+ring_rebuild(PyObject *cls, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 5) {
+        PyErr_SetString(PyExc_TypeError, "_rebuild() takes 5 arguments");
+        return NULL;
+    }
+    PyObject *codec = pyshc_codec_restore(args[3]);
+    if (codec == NULL)
+        return NULL;
+    PyObject *v[6] = {args[0], NULL, args[2], codec, args[4], Py_False};
+    PyObject *h = attach_with((PyTypeObject *)cls, v, args[1]);
+    Py_DECREF(codec);
+    return h;
+}
+
+static PyObject *
+ring_reduce(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    PyObject *rebuild = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_rebuild");
+    PyObject *codec = pyshc_codec_save(&h->codec);
+    PyObject *spin = h->spin_ns == UINT32_MAX ? Py_NewRef(Py_None) : PyFloat_FromDouble(h->spin_ns / 1e9);
+    PyObject *result = NULL;
+    if (rebuild != NULL && codec != NULL && spin != NULL)
+        result = Py_BuildValue("O(OOOOO)", rebuild, h->name, h->namespace, h->directory, codec, spin);
+    Py_XDECREF(rebuild);
+    Py_XDECREF(codec);
+    Py_XDECREF(spin);
+    pyshc_handle_unpin(h);
+    return result;
+}
+
+/* ---- ends ---- */
+
+static void
+raise_busy(pyshc_handle_t *h, int end)
+{
+    uint32_t pid = shc_ring_holder_pid(&h->shared->ring, end);
+    PyErr_Format(h->st->BusyError,
+                 "the %s end of %R belongs to process %u, which is alive; it is free when that process closes the "
+                 "channel or ends",
+                 end == SHC_RING_PRODUCER ? "sending" : "receiving", h, (unsigned)pid);
+}
+
+int
+pyshc_ring_enter_slow(pyshc_handle_t *h, int end)
+{
+    pyshc_mutex_t *mutex = pyshc_ring_mutex(h->shared, end);
+    if (!pyshc_mutex_lock(mutex))
+        return PYSHC_RAISED;
+    if (h->epoch != h->shared->seg.epoch) {
+        h->ends = 0;
+        h->epoch = h->shared->seg.epoch;
+    }
+    int r = h->ends >> end & 1 ? 0 : pyshc_shared_take_end(h->shared, end);
+    if (r == 0) {
+        h->ends |= 1u << end;
+        return 0;
+    }
+    pyshc_mutex_unlock(mutex);
+    if (r == SHC_BUSY)
+        raise_busy(h, end);
+    else
+        pyshc_ring_raise(h, r);
+    return PYSHC_RAISED;
+}
+
+PyObject *
+pyshc_ring_raise(pyshc_handle_t *h, int status)
+{
+    if (status == PYSHC_RAISED)
+        return NULL;
+    if (status == SHC_E_TOO_LARGE) {
+        PyErr_Format(h->st->MessageTooLargeError,
+                     "the message is larger than %R can ever hold (%llu bytes): create it with a larger buffer_size", h,
+                     (unsigned long long)h->shared->ring.payload_max);
+        return NULL;
+    }
+    return pyshc_raise(h->st, status, "%R", h);
+}
+
+/* ---- looking ---- */
+
+/* Backlog as this process must see it: what it has taken itself does not count, though its space may still be held. */
+static uint64_t
+length_of(pyshc_handle_t *h)
+{
+    uint64_t messages, bytes;
+    shc_ring_t *ring = &h->shared->ring;
+    shc_ring_backlog(ring, &messages, &bytes);
+    if (h->shared->end_users[SHC_RING_CONSUMER] == 0)
+        return messages;
+    uint64_t held = shc_ring_held(ring);
+    return held < messages ? messages - held : 0;
+}
+
+static Py_ssize_t
+ring_length(PyObject *self)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return -1;
+    Py_ssize_t n = (Py_ssize_t)length_of(h);
+    pyshc_handle_unpin(h);
+    return n;
+}
+
+static PyObject *
+ring_is_empty(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    Py_ssize_t n = ring_length(self);
+    return n < 0 ? NULL : PyBool_FromLong(n == 0);
+}
+
+static PyObject *
+ring_is_full(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    uint64_t messages, bytes;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    shc_ring_t *ring = &h->shared->ring;
+    shc_ring_backlog(ring, &messages, &bytes);
+    bool full = messages >= ring->capacity || bytes + 2 * SHC_RING_RECORD_HEAD > ring->units << 3;
+    pyshc_handle_unpin(h);
+    return PyBool_FromLong(full);
+}
+
+static PyObject *
+ring_clear(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    int r = pyshc_ring_enter(h, SHC_RING_CONSUMER);
+    if (r == 0) {
+        r = shc_ring_clear(&h->shared->ring);
+        pyshc_ring_leave_receive(h->shared);
+        shc_event_notify_all(&h->shared->ring.shm->space);
+    }
+    PyObject *result = r == 0 ? Py_NewRef(Py_None) : pyshc_ring_raise(h, r);
+    pyshc_handle_unpin(h);
+    return result;
+}
+
+static PyObject *
+ring_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"immediate"};
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    PyObject *v[1];
+    bool immediate = false;
+    if (!pyshc_parse("shutdown", args, nargs, kwnames, names, 1, 1, 0, v) || !pyshc_parse_flag(v[0], &immediate) ||
+        !pyshc_handle_pin(h))
+        return NULL;
+    shc_ring_shutdown(&h->shared->ring, immediate);
+    pyshc_handle_unpin(h);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+ring_get_capacity(PyObject *self, void *Py_UNUSED(closure))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    PyObject *capacity = PyLong_FromUnsignedLongLong(h->shared->ring.capacity);
+    pyshc_handle_unpin(h);
+    return capacity;
+}
+
+static PyObject *
+ring_get_buffer_size(PyObject *self, void *Py_UNUSED(closure))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    PyObject *bytes = PyLong_FromUnsignedLongLong(h->shared->ring.units << 3);
+    pyshc_handle_unpin(h);
+    return bytes;
+}
+
+static PyObject *
+holds_of(pyshc_shared_t *shared, uint32_t index, uint32_t generation)
+{
+    const shc_ring_shm_t *shm = shared->ring.shm;
+    uint64_t word = (uint64_t)(index + 1) | (uint64_t)generation << 12;
+    bool sends = shc_a64_load_relaxed(&shm->producer) == word;
+    bool receives = shc_a64_load_relaxed(&shm->consumer) == word;
+    if (sends && receives)
+        return Py_BuildValue("(ss)", "sending end", "receiving end");
+    if (sends || receives)
+        return Py_BuildValue("(s)", sends ? "sending end" : "receiving end");
+    return PyTuple_New(0);
+}
+
+static PyObject *
+ring_stats_fields(pyshc_handle_t *h)
+{
+    const shc_ring_t *ring = &h->shared->ring;
+    const shc_ring_shm_t *shm = ring->shm;
+    uint64_t messages, bytes;
+    shc_ring_backlog(ring, &messages, &bytes);
+    uint64_t peak = shc_a64_load_relaxed(&shm->peak);
+    uint32_t flags = shc_ring_shutdown_flags(ring);
+    PyObject *participants = pyshc_participants(h->shared, holds_of);
+    if (participants == NULL)
+        return NULL;
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:K,s:K,s:O,s:N}", "bytes_total",
+                         (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
+                         (unsigned long long)ring->capacity, "length", (unsigned long long)messages, "sent",
+                         (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
+                         (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
+                         (unsigned long long)(peak > messages ? peak : messages), "waiters",
+                         (int)((shc_a32_load_relaxed(&shm->items.word) & SHC_EVENT_SLEEPERS) +
+                               (shc_a32_load_relaxed(&shm->space.word) & SHC_EVENT_SLEEPERS)),
+                         "sender_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->producer_deaths),
+                         "receiver_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths),
+                         "is_shutdown", flags ? Py_True : Py_False, "participants", participants);
+}
+
+static PyObject *
+ring_stats(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    PyObject *stats = pyshc_make_stats("RingStats", ring_stats_fields(h));
+    pyshc_handle_unpin(h);
+    return stats;
+}
+
+/* ---- the type ---- */
+
+PyDoc_STRVAR(send_doc,
+             "send($self, obj, timeout=None)\n--\n\n"
+             "Send an object, waiting up to timeout seconds (None: for ever) while the channel is full.\n\n"
+             "Raises Full when the time is over, ShutDown, BusyError, NotEncodableError, MessageTooLargeError.");
+PyDoc_STRVAR(try_send_doc, "try_send($self, obj, /)\n--\n\nSend without waiting: False if the channel is full.");
+PyDoc_STRVAR(enqueue_doc, "enqueue($self, obj, /)\n--\n\nSend without waiting: False if the channel is full.");
+PyDoc_STRVAR(send_batch_doc,
+             "send_batch($self, objs, timeout=None)\n--\n\n"
+             "Send all objects of an iterable, in order, publishing up to 64 at a time; returns how many that were.\n\n"
+             "On Full, ShutDown or an object that cannot be encoded, those before it have been sent.");
+PyDoc_STRVAR(
+    receive_doc,
+    "receive($self, timeout=None, copy=True)\n--\n\n"
+    "The oldest message, waiting up to timeout seconds (None: for ever).\n\n"
+    "copy=False: arrays and bytes-like objects in it are read-only views of shared memory, in use until the last view "
+    "is garbage; at\n"
+    "most 64 such messages at a time (BufferError).\n"
+    "Raises Empty when the time is over, ShutDown when nothing will come any more, BusyError, CorruptedError.");
+PyDoc_STRVAR(
+    try_receive_doc,
+    "try_receive($self, default=None)\n--\n\nThe oldest message, or default if there is none. ShutDown as receive().");
+PyDoc_STRVAR(
+    dequeue_doc,
+    "dequeue($self, default=None)\n--\n\nThe oldest message, or default if there is none. ShutDown as receive().");
+PyDoc_STRVAR(peek_doc,
+             "peek($self, default=None)\n--\n\nA copy of the oldest message, which stays; default if there is none.");
+PyDoc_STRVAR(receive_batch_doc,
+             "receive_batch($self, count, timeout=None)\n--\n\n"
+             "Wait for a message up to timeout seconds, then take what is there: a list of 1 to count messages.");
+PyDoc_STRVAR(reserve_doc, "reserve($self, nbytes, timeout=None)\n--\n\n"
+                          "Room for a message of nbytes, written in place: `with channel.reserve(n) as buf:` sends it "
+                          "as bytes when the block ends.");
+PyDoc_STRVAR(reserve_array_doc, "reserve_array($self, shape, dtype, timeout=None)\n--\n\n"
+                                "Room for a NumPy array, written in place: `with channel.reserve_array((480, 640), "
+                                "'u1') as a:` sends it when the block ends.\n"
+                                "Its content is undefined until it is written.");
+PyDoc_STRVAR(
+    shutdown_doc,
+    "shutdown($self, immediate=False)\n--\n\n"
+    "No more sends: they raise ShutDown. Receivers get what is left and then ShutDown; with immediate=True, at once.");
+PyDoc_STRVAR(clear_doc,
+             "clear($self, /)\n--\n\nForget all messages that wait to be received. Takes the receiving end.");
+PyDoc_STRVAR(is_empty_doc, "is_empty($self, /)\n--\n\nTrue if no message waits.");
+PyDoc_STRVAR(is_full_doc, "is_full($self, /)\n--\n\nTrue if not even a small message can be sent now.");
+PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\nA RingStats: counts, bytes and participants at about this moment.");
+
+#define FAST(f) ((PyCFunction)(void (*)(void))(f))
+
+static PyMethodDef ring_methods[] = {
+    {"attach", FAST(ring_attach), METH_FASTCALL | METH_KEYWORDS | METH_CLASS, attach_doc},
+    {"open", FAST(ring_open), METH_FASTCALL | METH_KEYWORDS | METH_CLASS, open_doc},
+    {"_rebuild", FAST(ring_rebuild), METH_FASTCALL | METH_CLASS, rebuild_doc},
+    {"__reduce__", ring_reduce, METH_NOARGS, NULL},
+    {"send", FAST(pyshc_ring_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
+    {"try_send", pyshc_ring_try_send, METH_O, try_send_doc},
+    {"enqueue", pyshc_ring_try_send, METH_O, enqueue_doc},
+    {"send_batch", FAST(pyshc_ring_send_batch), METH_FASTCALL | METH_KEYWORDS, send_batch_doc},
+    {"receive", FAST(pyshc_ring_receive), METH_FASTCALL | METH_KEYWORDS, receive_doc},
+    {"try_receive", FAST(pyshc_ring_try_receive), METH_FASTCALL | METH_KEYWORDS, try_receive_doc},
+    {"dequeue", FAST(pyshc_ring_try_receive), METH_FASTCALL | METH_KEYWORDS, dequeue_doc},
+    {"peek", FAST(pyshc_ring_peek), METH_FASTCALL | METH_KEYWORDS, peek_doc},
+    {"receive_batch", FAST(pyshc_ring_receive_batch), METH_FASTCALL | METH_KEYWORDS, receive_batch_doc},
+    {"reserve", FAST(pyshc_ring_reserve), METH_FASTCALL | METH_KEYWORDS, reserve_doc},
+    {"reserve_array", FAST(pyshc_ring_reserve_array), METH_FASTCALL | METH_KEYWORDS, reserve_array_doc},
+    {"shutdown", FAST(ring_shutdown), METH_FASTCALL | METH_KEYWORDS, shutdown_doc},
+    {"clear", ring_clear, METH_NOARGS, clear_doc},
+    {"is_empty", ring_is_empty, METH_NOARGS, is_empty_doc},
+    {"is_full", ring_is_full, METH_NOARGS, is_full_doc},
+    {"stats", ring_stats, METH_NOARGS, stats_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef ring_getset[] = {
+    {"capacity", ring_get_capacity, NULL, "Messages that it holds at most.", NULL},
+    {"buffer_size", ring_get_buffer_size, NULL, "Bytes of memory for messages.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot ring_slots[] = {
+    {Py_tp_doc, (void *)ring_doc},     {Py_tp_new, ring_new},
+    {Py_tp_methods, ring_methods},     {Py_tp_getset, ring_getset},
+    {Py_sq_length, ring_length},       {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, pyshc_ring_next}, {0, NULL},
+};
+
+PyType_Spec pyshc_ring_spec = {
+    .name = "shmcomm.RingBufferChannel",
+    .basicsize = sizeof(pyshc_handle_t),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = ring_slots,
+};

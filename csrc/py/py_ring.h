@@ -1,0 +1,75 @@
+/* The ring's Python face, shared between its files. */
+#ifndef PY_RING_H
+#define PY_RING_H
+
+#include "py/pyshc_wait.h"
+
+/* Takes the handle's end if need be and locks it for this thread: 0, PYSHC_RAISED. */
+SHC_MUST_USE int pyshc_ring_enter_slow(pyshc_handle_t *h, int end);
+
+static inline pyshc_mutex_t *
+pyshc_ring_mutex(pyshc_shared_t *shared, int end)
+{
+    return end == SHC_RING_PRODUCER ? &shared->send_lock : &shared->receive_lock;
+}
+
+static SHC_ALWAYS_INLINE int
+pyshc_ring_enter(pyshc_handle_t *h, int end)
+{
+    /* After a fork another handle may have made the segment this process's own: then our ends are still the
+     * parent's. */
+    if (SHC_LIKELY((h->ends >> end & 1) && h->epoch == h->shared->seg.epoch))
+        return pyshc_mutex_lock(pyshc_ring_mutex(h->shared, end)) ? 0 : PYSHC_RAISED;
+    return pyshc_ring_enter_slow(h, end);
+}
+
+/* Ends the use of an end; does what releases of views by this thread had to put off. True: notify `space`. */
+static SHC_ALWAYS_INLINE void
+pyshc_ring_leave_send(pyshc_shared_t *shared)
+{
+    pyshc_mutex_unlock(&shared->send_lock);
+}
+
+void pyshc_ring_release_deferred(pyshc_shared_t *shared);
+
+static SHC_ALWAYS_INLINE void
+pyshc_ring_leave_receive(pyshc_shared_t *shared)
+{
+    if (SHC_UNLIKELY(shared->holds_deferred))
+        pyshc_ring_release_deferred(shared);
+    pyshc_mutex_unlock(&shared->receive_lock);
+}
+
+extern const pyshc_kind_t pyshc_ring_kind;
+
+/* Moving messages: py_ring_send.c, py_ring_receive.c, py_ring_lease.c. */
+extern PyMethodDef pyshc_ring_send_methods[];
+PyObject *pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *pyshc_ring_try_send(PyObject *self, PyObject *obj);
+PyObject *pyshc_ring_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *pyshc_ring_receive(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *pyshc_ring_try_receive(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *pyshc_ring_peek(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *pyshc_ring_next(PyObject *self);
+PyObject *pyshc_ring_reserve(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+
+/* Raises what a status of an operation on h stands for; returns NULL. */
+PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
+
+/* Finds room for a payload and keeps the producer's end for a reservation. */
+SHC_MUST_USE int pyshc_ring_check_reserved(pyshc_handle_t *h);
+
+/* A lease over a message: exports exactly [payload, payload + length), read-only. */
+typedef struct pyshc_lease {
+    PyObject_HEAD pyshc_shared_t *shared; /* NULL while it holds nothing */
+    const uint8_t *payload;
+    Py_ssize_t length;
+    uint32_t hold;
+    uint64_t epoch;
+} pyshc_lease_t;
+
+pyshc_lease_t *pyshc_lease_new(pyshc_state_t *st);
+
+#endif

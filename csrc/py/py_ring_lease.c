@@ -1,0 +1,454 @@
+/* Reading and writing in place: the lease over a received message, and the reservation of one to be sent. */
+#include "py/py_ring.h"
+
+#include "py/pyshc_array.h"
+
+/* ---- lease: exporter of a received message's bytes ---- */
+
+pyshc_lease_t *
+pyshc_lease_new(pyshc_state_t *st)
+{
+    return (pyshc_lease_t *)st->lease_type->tp_alloc(st->lease_type, 0);
+}
+
+/* Advances head over holds that were released while their end was in use. The end is entered. */
+void
+pyshc_ring_release_deferred(pyshc_shared_t *shared)
+{
+    shared->holds_deferred = false;
+    if (shc_ring_settle_holds(&shared->ring))
+        shc_event_notify_one(&shared->ring.shm->space);
+}
+
+static void
+release_hold(pyshc_shared_t *shared, uint32_t hold)
+{
+    /* A finaliser inside a call on this very end: the call settles it when it leaves. */
+    if (pyshc_mutex_is_mine(&shared->receive_lock)) {
+        shc_ring_mark_released(&shared->ring, hold);
+        shared->holds_deferred = true;
+        return;
+    }
+    (void)pyshc_mutex_lock(&shared->receive_lock); /* cannot fail: not ours */
+    shc_ring_mark_released(&shared->ring, hold);
+    bool freed = shc_ring_settle_holds(&shared->ring);
+    pyshc_mutex_unlock(&shared->receive_lock);
+    if (freed)
+        shc_event_notify_one(&shared->ring.shm->space);
+}
+
+static void
+lease_dealloc(PyObject *self)
+{
+    pyshc_lease_t *lease = (pyshc_lease_t *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    pyshc_shared_t *shared = lease->shared;
+    if (shared != NULL) {
+        /* In a forked child the hold is the parent's; only the mapping was ours. */
+        bool ours = lease->epoch == shc_self_epoch(&pyshc_self);
+        if (ours)
+            release_hold(shared, lease->hold);
+        pyshc_shared_release(shared, ours ? 1u << SHC_RING_CONSUMER : 0);
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static int
+lease_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+    pyshc_lease_t *lease = (pyshc_lease_t *)self;
+    return PyBuffer_FillInfo(view, self, (void *)(uintptr_t)lease->payload, lease->length, 1, flags);
+}
+
+PyDoc_STRVAR(lease_doc, "The memory of a message that was received with copy=False. Views of it keep it in use.");
+
+static PyType_Slot lease_slots[] = {
+    {Py_tp_doc, (void *)lease_doc},
+    {Py_tp_dealloc, lease_dealloc},
+    {Py_bf_getbuffer, lease_getbuffer},
+    {0, NULL},
+};
+
+PyType_Spec pyshc_lease_spec = {
+    .name = "shmcomm.Lease",
+    .basicsize = sizeof(pyshc_lease_t),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = lease_slots,
+};
+
+/* ---- reservation: a message that is written where it will be read ---- */
+
+enum {
+    OPEN,
+    COMMITTED,
+    ABORTED
+};
+
+typedef struct reservation {
+    PyObject_HEAD pyshc_handle_t *handle; /* strong */
+    pyshc_shared_t *shared;
+    uint64_t epoch;
+    uint8_t *payload;
+    size_t length; /* of the whole payload */
+    size_t offset; /* where the user's bytes begin in it */
+    uint8_t tag;
+    int status;
+    Py_ssize_t exports;
+    PyObject *view;  /* what `with` handed out: memoryview or ndarray */
+    PyObject *shape; /* reserve_array: how to make the ndarray */
+    PyObject *dtype;
+} reservation_t;
+
+int
+pyshc_ring_check_reserved(pyshc_handle_t *h)
+{
+    if (SHC_LIKELY(!h->shared->reserved))
+        return 0;
+    PyErr_Format(PyExc_BufferError, "%R has an open reservation: commit or abort it before the next message", h);
+    return PYSHC_RAISED;
+}
+
+typedef struct reserve_op {
+    pyshc_operation_t base;
+    reservation_t *reservation;
+    pyshc_array_plan_t *plan; /* NULL: plain bytes */
+    size_t nbytes;            /* to claim */
+} reserve_op_t;
+
+static int
+claim_bytes(reserve_op_t *op)
+{
+    reservation_t *r = op->reservation;
+    uint64_t room;
+    int status = shc_ring_claim(&op->base.handle->shared->ring, op->nbytes, &r->payload, &room);
+    r->length = op->nbytes;
+    r->offset = 0;
+    r->tag = SHC_WIRE_BYTES;
+    return status;
+}
+
+static int
+claim_array(reserve_op_t *op)
+{
+    reservation_t *r = op->reservation;
+    uint64_t room;
+    int status = shc_ring_claim(&op->base.handle->shared->ring, op->nbytes, &r->payload, &room);
+    if (status == 0)
+        status = pyshc_array_begin(op->plan, r->payload, (size_t)room, &r->offset, &r->length, &r->tag);
+    return status;
+}
+
+static int
+reserve_attempt(pyshc_operation_t *base)
+{
+    reserve_op_t *op = (reserve_op_t *)base;
+    pyshc_shared_t *shared = base->handle->shared;
+    int r = pyshc_ring_enter(base->handle, SHC_RING_PRODUCER);
+    if (r != 0)
+        return r;
+    r = pyshc_ring_check_reserved(base->handle);
+    if (r == 0)
+        r = op->plan != NULL ? claim_array(op) : claim_bytes(op);
+    if (r == 0) {
+        shared->reserved = true;
+        pyshc_shared_add_end_user(shared, SHC_RING_PRODUCER);
+        op->reservation->shared = shared;
+        op->reservation->epoch = shared->seg.epoch;
+    }
+    base->watch = shared->ring.send_watch;
+    pyshc_ring_leave_send(shared);
+    return r;
+}
+
+static reservation_t *
+reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t deadline_ns)
+{
+    reservation_t *r = (reservation_t *)h->st->reservation_type->tp_alloc(h->st->reservation_type, 0);
+    if (r == NULL)
+        return NULL;
+    r->handle = (pyshc_handle_t *)Py_NewRef(h);
+    r->status = ABORTED; /* until it has memory */
+    reserve_op_t op = {.reservation = r, .plan = plan, .nbytes = nbytes};
+    op.base = (pyshc_operation_t){.attempt = reserve_attempt,
+                                  .handle = h,
+                                  .would_block = SHC_FULL,
+                                  .event = &h->shared->ring.shm->space,
+                                  .spin = &h->shared->send_spin};
+    int status = pyshc_wait(&op.base, deadline_ns);
+    if (status == 0) {
+        r->status = OPEN;
+        return r;
+    }
+    Py_DECREF(r);
+    pyshc_ring_raise(h, status);
+    return NULL;
+}
+
+PyObject *
+pyshc_ring_reserve(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"nbytes", "timeout"};
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    PyObject *values[2];
+    uint64_t deadline_ns, nbytes;
+    if (!pyshc_parse("reserve", args, nargs, kwnames, names, 2, 2, 1, values) ||
+        !pyshc_parse_integer(values[0], "nbytes", 0, PY_SSIZE_T_MAX, &nbytes) ||
+        !pyshc_parse_timeout(values[1], &deadline_ns))
+        return NULL;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    PyObject *result = (PyObject *)reserve(h, NULL, (size_t)nbytes, deadline_ns);
+    pyshc_handle_unpin(h);
+    return result;
+}
+
+PyObject *
+pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"shape", "dtype", "timeout"};
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    PyObject *values[3];
+    uint64_t deadline_ns;
+    pyshc_array_plan_t plan;
+    if (!pyshc_parse("reserve_array", args, nargs, kwnames, names, 3, 3, 2, values) ||
+        !pyshc_parse_timeout(values[2], &deadline_ns))
+        return NULL;
+    if (pyshc_array_plan(h->st, values[0], values[1], &plan) != 0)
+        return NULL;
+    reservation_t *r = NULL;
+    size_t bound;
+    if (pyshc_array_bound(&plan, &bound) == 0 && pyshc_handle_pin(h)) {
+        r = reserve(h, &plan, bound, deadline_ns);
+        pyshc_handle_unpin(h);
+    }
+    if (r != NULL) {
+        r->shape = Py_NewRef(plan.shape);
+        r->dtype = Py_NewRef(plan.type.dtype);
+    }
+    pyshc_array_plan_clear(&plan);
+    return (PyObject *)r;
+}
+
+/* Ends the reservation. In a forked child, or after the interpreter let everything go, there is nothing to publish. */
+static void
+finish(reservation_t *r, int status, size_t length)
+{
+    pyshc_shared_t *shared = r->shared;
+    bool ours = r->epoch == shc_self_epoch(&pyshc_self);
+    r->shared = NULL;
+    r->status = status;
+    if (ours) {
+        /* A finaliser may come here from inside a call on this very end: then nobody else can be in it. */
+        bool entered = !pyshc_mutex_is_mine(&shared->send_lock) && pyshc_mutex_lock(&shared->send_lock);
+        if (status == COMMITTED) {
+            shc_ring_stage(&shared->ring, (uint32_t)length, r->tag);
+            shc_ring_publish(&shared->ring);
+        }
+        shared->reserved = false;
+        if (entered)
+            pyshc_mutex_unlock(&shared->send_lock);
+        if (status == COMMITTED)
+            shc_event_notify_one(&shared->ring.shm->items);
+    }
+    /* The mapping must outlive an array that the user still has; its view holds an export. */
+    pyshc_shared_release(shared, ours ? 1u << SHC_RING_PRODUCER : 0);
+}
+
+static bool
+check_open(const reservation_t *r)
+{
+    if (r->status == OPEN && r->epoch == shc_self_epoch(&pyshc_self))
+        return true;
+    PyErr_Format(PyExc_ValueError, "the reservation is %s already", r->status == COMMITTED ? "committed" : "aborted");
+    return false;
+}
+
+/* Takes back what `with` handed out. A memoryview is released; an array becomes read-only. False: still in use. */
+static bool
+recall_view(reservation_t *r)
+{
+    if (r->view == NULL)
+        return r->exports == 0 ||
+               (PyErr_SetString(PyExc_BufferError, "the reserved memory is still in use by a view"), false);
+    if (r->dtype != NULL) {
+        PyObject *done = PyObject_CallMethod(r->view, "setflags", "O", Py_False);
+        Py_XDECREF(done);
+        Py_CLEAR(r->view);
+        return done != NULL;
+    }
+    PyObject *done = PyObject_CallMethod(r->view, "release", NULL);
+    Py_XDECREF(done);
+    if (done != NULL)
+        Py_CLEAR(r->view);
+    return done != NULL;
+}
+
+PyDoc_STRVAR(commit_doc, "commit($self, /, nbytes=None)\n--\n\n"
+                         "Send the message. With nbytes, only that many of the reserved bytes (reserve() only).\n\n"
+                         "Raises BufferError while a memoryview of the reserved memory is alive: what is sent must not "
+                         "change any more. An array of\n"
+                         "reserve_array() becomes read-only instead.");
+
+static PyObject *
+reservation_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"nbytes"};
+    reservation_t *r = (reservation_t *)self;
+    PyObject *values[1];
+    uint64_t length;
+    if (!pyshc_parse("commit", args, nargs, kwnames, names, 1, 1, 0, values) || !check_open(r))
+        return NULL;
+    length = r->length;
+    if (values[0] != NULL && values[0] != Py_None) {
+        if (r->dtype != NULL) {
+            PyErr_SetString(PyExc_TypeError, "an array is sent whole: commit() takes nbytes only after reserve()");
+            return NULL;
+        }
+        if (!pyshc_parse_integer(values[0], "nbytes", 0, r->length, &length))
+            return NULL;
+    }
+    if (!recall_view(r))
+        return NULL;
+    finish(r, COMMITTED, (size_t)length);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    abort_doc,
+    "abort($self, /)\n--\n\nGive the reserved memory back; nothing is sent. Views of it must not be used any more.");
+
+static PyObject *
+reservation_abort(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    reservation_t *r = (reservation_t *)self;
+    if (!check_open(r))
+        return NULL;
+    if (!recall_view(r))
+        PyErr_Clear(); /* nothing is sent, so a view that stays alive shows memory that is not a message */
+    finish(r, ABORTED, 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+reservation_enter(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    reservation_t *r = (reservation_t *)self;
+    if (!check_open(r))
+        return NULL;
+    if (r->view == NULL)
+        r->view = r->dtype != NULL ? pyshc_array_over(r->handle->st, self, r->shape, r->dtype)
+                                   : PyMemoryView_FromObject(self);
+    return Py_XNewRef(r->view);
+}
+
+static PyObject *
+reservation_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    reservation_t *r = (reservation_t *)self;
+    if (r->status != OPEN)
+        Py_RETURN_NONE; /* committed or aborted inside the block */
+    bool failed = nargs > 0 && args[0] != Py_None;
+    if (!failed && check_open(r) && recall_view(r)) {
+        finish(r, COMMITTED, r->length);
+        Py_RETURN_NONE;
+    }
+    PyObject *result = reservation_abort(self, NULL);
+    if (failed)
+        return result;
+    /* The message was not sent because a view is alive: that is what the user must hear. */
+    Py_XDECREF(result);
+    PyErr_SetString(PyExc_BufferError, "the message was not sent: a view of the reserved memory is still in use; "
+                                       "release it before the block ends, or use reserve_array()");
+    return NULL;
+}
+
+static int
+reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+    reservation_t *r = (reservation_t *)self;
+    if (!check_open(r)) {
+        view->obj = NULL;
+        PyErr_SetString(PyExc_BufferError, "the reservation is over");
+        return -1;
+    }
+    if (PyBuffer_FillInfo(view, self, r->payload + r->offset, (Py_ssize_t)(r->length - r->offset), 0, flags) < 0)
+        return -1;
+    if (r->exports++ == 0)
+        pyshc_shared_export(r->shared);
+    view->internal = r->shared;
+    return 0;
+}
+
+static void
+reservation_releasebuffer(PyObject *self, Py_buffer *view)
+{
+    reservation_t *r = (reservation_t *)self;
+    if (--r->exports == 0)
+        pyshc_shared_unexport(view->internal);
+}
+
+static void
+reservation_dealloc(PyObject *self)
+{
+    reservation_t *r = (reservation_t *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (r->status == OPEN)
+        finish(r, ABORTED, 0);
+    Py_XDECREF(r->view);
+    Py_XDECREF(r->shape);
+    Py_XDECREF(r->dtype);
+    Py_XDECREF(r->handle);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static int
+reservation_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    reservation_t *r = (reservation_t *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(r->handle);
+    Py_VISIT(r->view);
+    return 0;
+}
+
+/* The view refers back to the reservation: dropping it ends the cycle. */
+static int
+reservation_clear(PyObject *self)
+{
+    Py_CLEAR(((reservation_t *)self)->view);
+    return 0;
+}
+
+static PyMethodDef reservation_methods[] = {
+    {"commit", (PyCFunction)(void (*)(void))reservation_commit, METH_FASTCALL | METH_KEYWORDS, commit_doc},
+    {"abort", reservation_abort, METH_NOARGS, abort_doc},
+    {"__enter__", reservation_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))reservation_exit, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(reservation_doc, "A message that is written where it will be read. `with channel.reserve(n) as buf:` "
+                              "hands out a writable memoryview, `with\n"
+                              "channel.reserve_array(shape, dtype) as a:` an array; leaving the block sends the "
+                              "message, an exception gives the memory back.");
+
+static PyType_Slot reservation_slots[] = {
+    {Py_tp_doc, (void *)reservation_doc},
+    {Py_tp_dealloc, reservation_dealloc},
+    {Py_tp_traverse, reservation_traverse},
+    {Py_tp_clear, reservation_clear},
+    {Py_tp_methods, reservation_methods},
+    {Py_bf_getbuffer, reservation_getbuffer},
+    {Py_bf_releasebuffer, reservation_releasebuffer},
+    {0, NULL},
+};
+
+PyType_Spec pyshc_reservation_spec = {
+    .name = "shmcomm.Reservation",
+    .basicsize = sizeof(reservation_t),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_GC,
+    .slots = reservation_slots,
+};

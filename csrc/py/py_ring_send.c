@@ -1,0 +1,259 @@
+/* Sending: one message, many, or none if there is no room. */
+#include "py/py_ring.h"
+
+/* A batch is published at least this often, so that the consumer starts early. */
+#define BATCH_MESSAGES 64
+#define BATCH_BYTES (16 * 1024)
+
+typedef struct send_op {
+    pyshc_operation_t base;
+    pyshc_outgoing_t *out;
+    size_t need;
+} send_op_t;
+
+static SHC_ALWAYS_INLINE void
+publish(pyshc_shared_t *shared)
+{
+    shc_ring_publish(&shared->ring);
+    shc_event_notify_one(&shared->ring.shm->items);
+}
+
+/* ---- plain values: no preparation, size known before ---- */
+
+/* 0, SHC_FULL, SHC_E_TOO_LARGE, ..., PYSHC_RAISED; SHC_AGAIN: not a plain value. The end is entered. */
+static SHC_ALWAYS_INLINE int
+stage_fast(pyshc_handle_t *h, PyObject *obj)
+{
+    size_t length;
+    uint8_t tag;
+    uint8_t *dst;
+    uint64_t room;
+    if (!pyshc_fast_size(&h->codec, obj, &length, &tag))
+        return SHC_AGAIN;
+    int r = shc_ring_claim(&h->shared->ring, length, &dst, &room);
+    if (SHC_UNLIKELY(r != 0))
+        return r;
+    pyshc_fast_write(obj, tag, dst, length);
+    shc_ring_stage(&h->shared->ring, (uint32_t)length, tag);
+    return 0;
+}
+
+static SHC_ALWAYS_INLINE int
+send_fast(pyshc_handle_t *h, PyObject *obj)
+{
+    int r = pyshc_ring_enter(h, SHC_RING_PRODUCER);
+    if (SHC_UNLIKELY(r != 0))
+        return r;
+    r = SHC_UNLIKELY(h->shared->reserved) ? SHC_AGAIN : stage_fast(h, obj);
+    if (SHC_LIKELY(r == 0))
+        shc_ring_publish(&h->shared->ring);
+    pyshc_ring_leave_send(h->shared);
+    if (SHC_LIKELY(r == 0))
+        shc_event_notify_one(&h->shared->ring.shm->items);
+    return r;
+}
+
+/* ---- everything else ---- */
+
+/* Encodes into the ring. The end is entered. */
+static int
+stage_outgoing(pyshc_shared_t *shared, pyshc_outgoing_t *out, size_t *need)
+{
+    for (;;) {
+        uint8_t *dst, tag;
+        uint64_t room;
+        size_t length;
+        int r = shc_ring_claim(&shared->ring, *need, &dst, &room);
+        if (r != 0)
+            return r;
+        r = pyshc_outgoing_write(out, dst, (size_t)room, &length, &tag);
+        if (r == 0) {
+            shc_ring_stage(&shared->ring, (uint32_t)length, tag);
+            return 0;
+        }
+        if (r != PYSHC_NEED_ROOM)
+            return r;
+        r = pyshc_outgoing_size(out, need);
+        if (r != 0)
+            return r;
+        if (*need <= room)
+            return SHC_E_CORRUPT; /* the bound must exceed what was not enough */
+    }
+}
+
+static int
+send_attempt(pyshc_operation_t *base)
+{
+    send_op_t *op = (send_op_t *)base;
+    pyshc_handle_t *h = base->handle;
+    int r = pyshc_ring_enter(h, SHC_RING_PRODUCER);
+    if (r != 0)
+        return r;
+    r = pyshc_ring_check_reserved(h);
+    if (r == 0)
+        r = stage_outgoing(h->shared, op->out, &op->need);
+    if (r == 0)
+        shc_ring_publish(&h->shared->ring);
+    base->watch = h->shared->ring.send_watch;
+    pyshc_ring_leave_send(h->shared);
+    if (r == 0)
+        shc_event_notify_one(&h->shared->ring.shm->items);
+    return r;
+}
+
+static void
+send_op_init(send_op_t *op, pyshc_handle_t *h, pyshc_outgoing_t *out)
+{
+    shc_ring_t *ring = &h->shared->ring;
+    op->base = (pyshc_operation_t){.attempt = send_attempt,
+                                   .handle = h,
+                                   .would_block = SHC_FULL,
+                                   .event = &ring->shm->space,
+                                   .spin = &h->shared->send_spin};
+    op->out = out;
+    op->need = 0;
+}
+
+/* Encodes as the codec says, falling back to pickle where it allows that, and waits for room. */
+static int
+send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
+{
+    pyshc_outgoing_t out;
+    send_op_t op;
+    int r = pyshc_outgoing_prepare(h->st, &h->codec, obj, &out);
+    if (r != 0)
+        return PYSHC_RAISED;
+    out.limit = h->shared->ring.payload_max;
+    send_op_init(&op, h, &out);
+    r = pyshc_wait(&op.base, deadline_ns);
+    if (r == PYSHC_NOT_NATIVE) {
+        r = pyshc_outgoing_pickle(&out) != 0 ? PYSHC_RAISED : 0;
+        op.need = 0;
+        if (r == 0)
+            r = pyshc_wait(&op.base, deadline_ns);
+    }
+    pyshc_outgoing_clear(&out);
+    return r;
+}
+
+static SHC_ALWAYS_INLINE int
+send_one(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
+{
+    int r = send_fast(h, obj);
+    if (SHC_UNLIKELY(r == SHC_AGAIN || (r == SHC_FULL && deadline_ns != 0)))
+        r = send_any(h, obj, deadline_ns);
+    return r;
+}
+
+PyObject *
+pyshc_ring_try_send(PyObject *self, PyObject *obj)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    int r = send_one(h, obj, 0);
+    PyObject *result;
+    if (SHC_LIKELY(r == 0))
+        result = Py_NewRef(Py_True);
+    else
+        result = r == SHC_FULL ? Py_NewRef(Py_False) : pyshc_ring_raise(h, r);
+    pyshc_handle_unpin(h);
+    return result;
+}
+
+PyObject *
+pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"obj", "timeout"};
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    PyObject *values[2];
+    uint64_t deadline_ns = SHC_NEVER;
+    if (SHC_LIKELY(nargs == 1 && kwnames == NULL))
+        values[0] = args[0];
+    else if (!pyshc_parse("send", args, nargs, kwnames, names, 2, 2, 1, values) ||
+             !pyshc_parse_timeout(values[1], &deadline_ns))
+        return NULL;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    int r = send_one(h, values[0], deadline_ns);
+    PyObject *result = SHC_LIKELY(r == 0) ? Py_NewRef(Py_None) : pyshc_ring_raise(h, r);
+    pyshc_handle_unpin(h);
+    return result;
+}
+
+/* ---- batches ---- */
+
+/* Sends plain values from items[*done] on under one entry of the end; publishes now and then and at the end. */
+static int
+send_run(pyshc_handle_t *h, PyObject *const *items, Py_ssize_t count, Py_ssize_t *done)
+{
+    int r = pyshc_ring_enter(h, SHC_RING_PRODUCER);
+    if (r != 0)
+        return r;
+    shc_ring_t *ring = &h->shared->ring;
+    uint64_t start = ring->tail.position;
+    int staged = 0;
+    r = h->shared->reserved ? SHC_AGAIN : 0;
+    while (r == 0 && *done < count) {
+        r = stage_fast(h, items[*done]);
+        if (r != 0)
+            break;
+        ++*done;
+        if (++staged == BATCH_MESSAGES || ((ring->tail.position - start) & SHC_RING_POSITION_MASK) >= BATCH_BYTES / 8) {
+            publish(h->shared);
+            start = ring->tail.position;
+            staged = 0;
+        }
+    }
+    if (staged > 0)
+        publish(h->shared);
+    pyshc_ring_leave_send(h->shared);
+    return r;
+}
+
+static int
+send_all(pyshc_handle_t *h, PyObject *const *items, Py_ssize_t count, uint64_t deadline_ns, Py_ssize_t *done)
+{
+    int r = 0;
+    while (r == 0 && *done < count) {
+        r = send_run(h, items, count, done);
+        if (r == SHC_AGAIN || r == SHC_FULL) {
+            r = send_any(h, items[*done], deadline_ns);
+            *done += r == 0;
+        }
+    }
+    return r;
+}
+
+PyObject *
+pyshc_ring_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"objs", "timeout"};
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    PyObject *values[2];
+    uint64_t deadline_ns;
+    Py_ssize_t done = 0;
+    if (!pyshc_parse("send_batch", args, nargs, kwnames, names, 2, 2, 1, values) ||
+        !pyshc_parse_timeout(values[1], &deadline_ns))
+        return NULL;
+    /* A private tuple: encoding may run Python code, which may change the caller's list. */
+    PyObject *objs = PySequence_Tuple(values[0]);
+    if (objs == NULL)
+        return NULL;
+    if (!pyshc_handle_pin(h)) {
+        Py_DECREF(objs);
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(objs);
+    int r = send_all(h, &PyTuple_GET_ITEM(objs, 0), count, deadline_ns, &done);
+    PyObject *result = NULL;
+    if (r == 0)
+        result = PyLong_FromSsize_t(done);
+    else if (r == SHC_FULL)
+        PyErr_Format(h->st->Full, "%R is full: the time was over after %zd of %zd messages", h, done, count);
+    else
+        pyshc_ring_raise(h, r);
+    pyshc_handle_unpin(h);
+    Py_DECREF(objs);
+    return result;
+}

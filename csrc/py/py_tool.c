@@ -1,0 +1,289 @@
+/* What the command line and the tests ask of the module: segments by name, the layout, the end of the process. */
+#include "py/pyshc_place.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "py/pyshc_handle.h"
+#include "tool/shc_dump.h"
+
+/* ---- listing ---- */
+
+typedef struct names {
+    PyObject *list;
+    const char *prefix;
+} names_t;
+
+static int
+collect_name(void *arg, const char *file)
+{
+    names_t *names = arg;
+    if (strncmp(file, SHC_OS_TMP_PREFIX, strlen(SHC_OS_TMP_PREFIX)) == 0)
+        return 0;
+    PyObject *name = PyUnicode_DecodeFSDefault(file);
+    if (name == NULL || PyList_Append(names->list, name) < 0) {
+        Py_XDECREF(name);
+        return 1;
+    }
+    Py_DECREF(name);
+    return 0;
+}
+
+static const char *
+state_name(int status, const shc_seg_report_t *report)
+{
+    if (status == SHC_E_NOT_SEGMENT)
+        return "foreign";
+    if (status != 0)
+        return status == SHC_E_VERSION || status == SHC_E_FOREIGN_PIDNS ? "foreign" : "corrupt";
+    if (report->life != SHC_SEG_OPEN)
+        return "removed";
+    return report->alive > 0 ? "live" : report->id.flags & SHC_SEG_FLAG_PERSIST ? "idle" : "dead";
+}
+
+static PyObject *
+error_text(int status)
+{
+    if (status == 0)
+        return Py_NewRef(Py_None);
+    const char *sentence = shc_status_sentence(status);
+    return PyUnicode_FromString(sentence != NULL ? sentence : strerror(-status));
+}
+
+static PyObject *
+kind_text(int status, const shc_seg_report_t *report)
+{
+    const char *kind = status == 0 ? shc_kind_name(report->id.kind) : NULL;
+    return kind != NULL ? PyUnicode_FromString(kind) : Py_NewRef(Py_None);
+}
+
+/* The participants of a segment that is not open here. */
+static PyObject *
+describe_participants(int dir_fd, const char *file)
+{
+    shc_seg_slot_t *slots = calloc(SHC_PARTICIPANT_MAX, sizeof *slots);
+    if (slots == NULL)
+        return PyErr_NoMemory();
+    uint32_t n = shc_seg_list_participants(dir_fd, file, &pyshc_self, slots, SHC_PARTICIPANT_MAX);
+    PyObject *list = PyList_New(n);
+    for (uint32_t i = 0; list != NULL && i < n; i++) {
+        PyObject *row = Py_BuildValue("{s:k,s:d,s:O}", "pid", (unsigned long)slots[i].pid, "since",
+                                      (double)slots[i].since / 1e9, "alive", slots[i].alive ? Py_True : Py_False);
+        if (row == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, row);
+    }
+    free(slots);
+    return list;
+}
+
+static PyObject *
+describe(int dir_fd, const char *file, const char *name)
+{
+    shc_seg_report_t report = {0};
+    int status = shc_seg_inspect(dir_fd, file, &pyshc_self, &report);
+    if (status == -ENOENT)
+        return Py_NewRef(Py_None);
+    PyObject *participants = status == 0 ? describe_participants(dir_fd, file) : PyList_New(0);
+    if (participants == NULL)
+        return NULL;
+    return Py_BuildValue("{s:s,s:N,s:K,s:K,s:d,s:O,s:s,s:N,s:I,s:I,s:N}", "name", name, "kind",
+                         kind_text(status, &report), "size", (unsigned long long)report.file.size, "used",
+                         (unsigned long long)report.file.allocated, "created", (double)report.id.created / 1e9,
+                         "persist", report.id.flags & SHC_SEG_FLAG_PERSIST ? Py_True : Py_False, "state",
+                         state_name(status, &report), "participants", participants, "uid", report.file.uid, "mode",
+                         report.file.mode, "error", error_text(status));
+}
+
+static PyObject *
+raise_errno(int status, const char *what)
+{
+    errno = -status;
+    return PyErr_SetFromErrnoWithFilename(PyExc_OSError, what);
+}
+
+static bool
+open_place(PyObject *directory_arg, PyObject *namespace_arg, char prefix[64], char **directory, int *dir_fd)
+{
+    PyObject *namespace =
+        namespace_arg != NULL && namespace_arg != Py_None ? Py_NewRef(namespace_arg) : pyshc_place_namespace();
+    bool fine =
+        namespace != NULL && pyshc_place_check_namespace(namespace) && pyshc_place_directory(directory_arg, directory);
+    if (fine) {
+        pyshc_place_prefix(namespace, prefix, 64);
+        int r = shc_os_dir_open(*directory, dir_fd);
+        if (r != 0) {
+            raise_errno(r, *directory);
+            free(*directory);
+            fine = false;
+        }
+    }
+    Py_XDECREF(namespace);
+    return fine;
+}
+
+static PyObject *
+describe_all(int dir_fd, const char *prefix, PyObject *files)
+{
+    PyObject *rows = PyList_New(0);
+    for (Py_ssize_t i = 0; rows != NULL && i < PyList_GET_SIZE(files); i++) {
+        const char *file = PyUnicode_AsUTF8(PyList_GET_ITEM(files, i));
+        if (file == NULL) {
+            PyErr_Clear(); /* not a name of ours: ours are ASCII */
+            continue;
+        }
+        PyObject *row = describe(dir_fd, file, file + strlen(prefix));
+        if (row == NULL || (row != Py_None && PyList_Append(rows, row) < 0))
+            Py_CLEAR(rows);
+        Py_XDECREF(row);
+    }
+    return rows;
+}
+
+PyDoc_STRVAR(list_segments_doc, "list_segments($module, /, directory=None, namespace=None)\n--\n\n"
+                                "A dict for every object in the namespace: name, kind, size, used, created, persist, "
+                                "state, participants, uid, mode, error.");
+
+static PyObject *
+list_segments(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"directory", "namespace"};
+    PyObject *v[2];
+    char prefix[64], *directory;
+    int dir_fd;
+    if (!pyshc_parse("list_segments", args, nargs, kwnames, names, 2, 2, 0, v) ||
+        !open_place(v[0], v[1], prefix, &directory, &dir_fd))
+        return NULL;
+    names_t found = {.list = PyList_New(0), .prefix = prefix};
+    PyObject *rows = NULL;
+    if (found.list != NULL) {
+        int r = shc_os_dir_scan(dir_fd, prefix, collect_name, &found);
+        if (r < 0)
+            raise_errno(r, directory);
+        else if (r == 0 && PyList_Sort(found.list) == 0)
+            rows = describe_all(dir_fd, prefix, found.list);
+    }
+    Py_XDECREF(found.list);
+    shc_os_close(dir_fd);
+    free(directory);
+    return rows;
+}
+
+/* ---- removing ---- */
+
+PyDoc_STRVAR(remove_segment_doc, "remove_segment($module, /, name, directory=None, force=False)\n--\n\n"
+                                 "Remove the name of an object that no living process uses; with force, of "
+                                 "any.\n\nRaises FileNotFoundError, BusyError, LayoutError.");
+
+static PyObject *
+remove_segment(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "directory", "force"};
+    PyObject *v[3];
+    bool force = false;
+    pyshc_place_t place;
+    int dir_fd = -1;
+    if (!pyshc_parse("remove_segment", args, nargs, kwnames, names, 3, 3, 1, v) || !pyshc_parse_flag(v[2], &force))
+        return NULL;
+    PyObject *namespace = pyshc_place_namespace();
+    if (namespace == NULL || !pyshc_place_resolve(v[0], namespace, v[1], &place)) {
+        Py_XDECREF(namespace);
+        return NULL;
+    }
+    Py_DECREF(namespace);
+    int r = shc_os_dir_open(place.directory, &dir_fd);
+    if (r == 0) {
+        r = force ? shc_seg_force_unlink(dir_fd, place.file, &pyshc_self)
+                  : shc_seg_reap(dir_fd, place.file, &pyshc_self, true);
+        shc_os_close(dir_fd);
+    }
+    if (r != 0)
+        pyshc_raise(pyshc_state_of(module), r, "cannot remove %R in %s", v[0], place.directory);
+    pyshc_place_clear(&place);
+    return r == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+static void
+note_removed(void *arg, const char *file)
+{
+    const names_t *names = arg;
+    size_t n = strlen(names->prefix);
+    bool visible = strncmp(file, names->prefix, n) == 0;
+    PyObject *name = PyUnicode_DecodeFSDefault(visible ? file + n : file);
+    if (name != NULL)
+        (void)PyList_Append(names->list, name);
+    Py_XDECREF(name);
+}
+
+PyDoc_STRVAR(collect_garbage_doc,
+             "collect_garbage($module, /, directory=None)\n--\n\n"
+             "Remove every object of the namespace whose users are all dead; returns their names.");
+
+static PyObject *
+collect_garbage(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"directory"};
+    PyObject *v[1];
+    char prefix[64], *directory;
+    int dir_fd;
+    if (!pyshc_parse("collect_garbage", args, nargs, kwnames, names, 1, 1, 0, v) ||
+        !open_place(v[0], NULL, prefix, &directory, &dir_fd))
+        return NULL;
+    names_t removed = {.list = PyList_New(0), .prefix = prefix};
+    if (removed.list != NULL) {
+        int r = shc_seg_sweep_dir(dir_fd, prefix, &pyshc_self, SHC_NEVER, NULL, note_removed, &removed);
+        if (r < 0)
+            raise_errno(r, directory);
+        if (PyErr_Occurred())
+            Py_CLEAR(removed.list);
+    }
+    shc_os_close(dir_fd);
+    free(directory);
+    return removed.list;
+}
+
+/* ---- layout ---- */
+
+PyDoc_STRVAR(
+    layout_doc,
+    "_layout($module, /)\n--\n\nRows (type, field, offset, size, writer, note) of every struct in shared memory.");
+
+static PyObject *
+layout(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    size_t n;
+    const shc_layout_table_t *tables = shc_layout_tables(&n);
+    PyObject *rows = PyList_New(0);
+    for (size_t t = 0; rows != NULL && t < n; t++) {
+        for (size_t i = 0; rows != NULL && i < tables[t].n; i++) {
+            const shc_layout_row_t *row = &tables[t].rows[i];
+            PyObject *item =
+                Py_BuildValue("(ssIIss)", row->type, row->field, row->offset, row->size, row->writer, row->note);
+            if (item == NULL || PyList_Append(rows, item) < 0)
+                Py_CLEAR(rows);
+            Py_XDECREF(item);
+        }
+    }
+    return rows;
+}
+
+/* ---- the floor for benchmarks ---- */
+
+PyDoc_STRVAR(noop_doc, "_noop($module, obj, /)\n--\n\nDoes nothing: what a call costs.");
+
+static PyObject *
+noop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(obj))
+{
+    Py_RETURN_NONE;
+}
+
+PyMethodDef pyshc_tool_methods[] = {
+    {"list_segments", (PyCFunction)(void (*)(void))list_segments, METH_FASTCALL | METH_KEYWORDS, list_segments_doc},
+    {"remove_segment", (PyCFunction)(void (*)(void))remove_segment, METH_FASTCALL | METH_KEYWORDS, remove_segment_doc},
+    {"collect_garbage", (PyCFunction)(void (*)(void))collect_garbage, METH_FASTCALL | METH_KEYWORDS,
+     collect_garbage_doc},
+    {"_layout", layout, METH_NOARGS, layout_doc},
+    {"_noop", noop, METH_O, noop_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,567 @@
+#include "py/pyshc_handle.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "py/pyshc_place.h"
+
+#define DEFAULT_MODE 0600
+#define DEFAULT_PARTICIPANTS 128
+/* While an object is awaited: how long between two looks at its name. */
+#define LOOK_MIN_NS UINT64_C(500000)
+#define LOOK_MAX_NS UINT64_C(20000000)
+/* A living process that is removing a name is given this long before a creation calls the name taken. */
+#define REMOVAL_NS UINT64_C(1000000000)
+
+/* ---- the interpreter's list of open handles ---- */
+
+static void
+lock_list(pyshc_state_t *st)
+{
+    uint32_t nobody = 0;
+    while (!shc_a32_cas_acquire(&st->handles_lock, &nobody, 1)) { /* A1 */
+        shc_os_yield();
+        nobody = 0;
+    }
+}
+
+static void
+unlock_list(pyshc_state_t *st)
+{
+    shc_a32_store_release(&st->handles_lock, 0); /* R1 */
+}
+
+static void
+list_add(pyshc_handle_t *h)
+{
+    lock_list(h->st);
+    h->next = h->st->handles;
+    h->link = &h->st->handles;
+    if (h->next != NULL)
+        h->next->link = &h->next;
+    h->st->handles = h;
+    unlock_list(h->st);
+}
+
+static void
+list_remove(pyshc_handle_t *h)
+{
+    lock_list(h->st);
+    if (h->link != NULL) {
+        *h->link = h->next;
+        if (h->next != NULL)
+            h->next->link = h->link;
+        h->link = NULL;
+    }
+    unlock_list(h->st);
+}
+
+/* ---- errors in the words of the user ---- */
+
+static const char *
+type_name(const pyshc_handle_t *h)
+{
+    const char *dot = strrchr(Py_TYPE(h)->tp_name, '.');
+    return dot != NULL ? dot + 1 : Py_TYPE(h)->tp_name;
+}
+
+bool
+pyshc_handle_refuse_closed(pyshc_handle_t *h)
+{
+    PyErr_Format(PyExc_ValueError, "%s %R is closed", type_name(h), h->name);
+    pyshc_handle_unpin(h);
+    return false;
+}
+
+static void
+raise_no_space(const pyshc_place_t *place, PyObject *name, uint64_t asked)
+{
+    uint64_t there = 0;
+    int dir_fd;
+    if (shc_os_dir_open(place->directory, &dir_fd) == 0) {
+        if (shc_os_file_space(dir_fd, &there) != 0)
+            there = 0;
+        shc_os_close(dir_fd);
+    }
+    PyObject *text = PyUnicode_FromFormat("%R needs %llu bytes of shared memory and %s has %llu free: remove what is "
+                                          "left over (shmcomm gc), enlarge the file "
+                                          "system (mount -o remount,size=..., docker run --shm-size=...), or choose "
+                                          "another one (directory=, SHMCOMM_DIR)",
+                                          name, (unsigned long long)asked, place->directory, (unsigned long long)there);
+    PyObject *error = text != NULL ? PyObject_CallFunction(PyExc_OSError, "iO", ENOSPC, text) : NULL;
+    if (error != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_XDECREF(text);
+    Py_XDECREF(error);
+}
+
+static void
+raise_os_error(int number, PyObject *text)
+{
+    PyObject *error = text != NULL ? PyObject_CallFunction(PyExc_OSError, "iO", number, text) : NULL;
+    if (error != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_XDECREF(text);
+    Py_XDECREF(error);
+}
+
+static bool
+raise_creation(pyshc_handle_t *h, int status, const pyshc_place_t *place, PyObject *name, uint64_t size)
+{
+    if (status == -EEXIST || status == SHC_GONE) {
+        raise_os_error(
+            EEXIST, PyUnicode_FromFormat("an object named %R exists already in %s; attach to it with %s.attach(%R), or "
+                                         "remove it with `shmcomm rm`",
+                                         name, place->directory, type_name(h), name));
+    } else if (status == -ENOSPC) {
+        raise_no_space(place, name, size);
+    } else {
+        pyshc_raise(h->st, status, "cannot create %s %R in %s", type_name(h), name, place->directory);
+    }
+    return false;
+}
+
+static bool
+raise_attach(pyshc_handle_t *h, int status, const pyshc_place_t *place, PyObject *name)
+{
+    if (status == -ENOENT || status == SHC_GONE) {
+        raise_os_error(
+            ENOENT, PyUnicode_FromFormat("there is no %s named %R in %s: create it first, or wait for it with timeout=",
+                                         type_name(h), name, place->directory));
+    } else if (status == SHC_E_FOREIGN_USER) {
+        raise_os_error(EACCES, PyUnicode_FromFormat("%R in %s belongs to another user; pass foreign=True to trust it",
+                                                    name, place->directory));
+    } else if (status == SHC_E_PARTICIPANTS) {
+        raise_os_error(EUSERS,
+                       PyUnicode_FromFormat("all participant slots of %s %R are taken by living processes; create it "
+                                            "with a larger max_participants=",
+                                            type_name(h), name));
+    } else {
+        pyshc_raise(h->st, status, "cannot attach to %s %R in %s", type_name(h), name, place->directory);
+    }
+    return false;
+}
+
+/* ---- life ---- */
+
+pyshc_handle_t *
+pyshc_handle_new(PyTypeObject *type)
+{
+    pyshc_state_t *st = pyshc_state_of_type(type);
+    if (st == NULL)
+        return NULL;
+    pyshc_handle_t *h = (pyshc_handle_t *)type->tp_alloc(type, 0);
+    if (h == NULL)
+        return NULL;
+    h->st = st;
+    h->spin_ns = UINT32_MAX;
+    shc_a32_store_relaxed(&h->closed, 1); /* until it is filled */
+    return h;
+}
+
+/* Workers of multiprocessing end by os._exit, which runs no atexit function but multiprocessing's own finalisers:
+ * ask to be one of them, once in each process. */
+static bool
+arrange_farewell(pyshc_state_t *st)
+{
+    if (st->farewell_epoch == pyshc_self.epoch)
+        return true;
+    PyObject *name = PyUnicode_FromString("multiprocessing.util");
+    PyObject *util = name != NULL ? PyImport_GetModule(name) : NULL;
+    Py_XDECREF(name);
+    if (util == NULL)
+        return !PyErr_Occurred();
+    PyObject *farewell = PyImport_ImportModule("shmcomm._farewell");
+    PyObject *done = farewell != NULL ? PyObject_CallMethod(farewell, "arrange", "O", util) : NULL;
+    Py_DECREF(util);
+    Py_XDECREF(farewell);
+    Py_XDECREF(done);
+    if (done != NULL)
+        st->farewell_epoch = pyshc_self.epoch;
+    return done != NULL;
+}
+
+/* The handle has its segment: it can be used from now on. */
+static bool
+fill(pyshc_handle_t *h, const pyshc_kind_t *kind, pyshc_shared_t *shared, PyObject *name, PyObject *namespace,
+     const pyshc_place_t *place)
+{
+    h->kind = kind;
+    h->shared = shared;
+    h->epoch = shared->seg.epoch;
+    h->name = Py_NewRef(name);
+    h->namespace = Py_NewRef(namespace);
+    shc_a32_store_relaxed(&h->closed, 0);
+    list_add(h);
+    h->directory = PyUnicode_DecodeFSDefault(place->directory);
+    return h->directory != NULL && arrange_farewell(h->st);
+}
+
+static bool
+parse_creation(const pyshc_creation_t *c, shc_seg_create_args_t *args)
+{
+    uint64_t mode = DEFAULT_MODE, participants = DEFAULT_PARTICIPANTS;
+    if (c->mode != NULL && !pyshc_parse_integer(c->mode, "mode", 0, 0777, &mode))
+        return false;
+    if (c->max_participants != NULL &&
+        !pyshc_parse_integer(c->max_participants, "max_participants", 1, SHC_PARTICIPANT_MAX, &participants))
+        return false;
+    if (!pyshc_parse_flag(c->persist, &args->persist))
+        return false;
+    if ((mode & 0600) != 0600) {
+        PyErr_Format(PyExc_ValueError, "mode must let its owner read and write (0o600), not 0o%o", (int)mode);
+        return false;
+    }
+    args->mode = (uint32_t)mode;
+    args->participants = (uint32_t)participants;
+    return true;
+}
+
+/* Sleeps until `until_ns` with the interpreter free; false if a signal handler raised. */
+static bool
+doze(uint64_t until_ns)
+{
+    shc_a32_t word;
+    shc_a32_store_relaxed(&word, 0);
+    int r;
+    Py_BEGIN_ALLOW_THREADS r = shc_os_futex_wait(&word, 0, until_ns);
+    Py_END_ALLOW_THREADS(void) r; /* why it ended does not matter: the caller looks again */
+    return PyErr_CheckSignals() == 0;
+}
+
+static int
+create_patiently(const pyshc_kind_t *kind, const pyshc_place_t *place, const shc_seg_create_args_t *args,
+                 pyshc_shared_t **out)
+{
+    uint64_t end = 0;
+    for (;;) {
+        int r = pyshc_shared_create(place, kind->spec, args, kind->init, kind->bind, out);
+        if (r != SHC_GONE)
+            return r;
+        uint64_t now = shc_os_now_ns();
+        end = end != 0 ? end : now + REMOVAL_NS;
+        if (now >= end)
+            return SHC_GONE;
+        if (!doze(now + LOOK_MIN_NS))
+            return PYSHC_RAISED;
+    }
+}
+
+static bool
+create_at(pyshc_handle_t *h, const pyshc_kind_t *kind, const shc_seg_create_args_t *args, PyObject *name,
+          PyObject *namespace, PyObject *directory, bool *exists)
+{
+    pyshc_place_t place;
+    pyshc_shared_t *shared;
+    if (!pyshc_place_resolve(name, namespace, directory, &place))
+        return false;
+    int r = create_patiently(kind, &place, args, &shared);
+    bool done = false;
+    if (r == 0) {
+        done = fill(h, kind, shared, name, namespace, &place);
+    } else if (r == -EEXIST && exists != NULL) {
+        *exists = done = true;
+    } else if (r != PYSHC_RAISED) {
+        uint64_t size = 0;
+        if (shc_seg_size_for(kind->spec, args, &size) != 0)
+            size = UINT64_MAX;
+        raise_creation(h, r, &place, name, size);
+    }
+    pyshc_place_clear(&place);
+    return done;
+}
+
+bool
+pyshc_handle_create(pyshc_handle_t *h, const pyshc_kind_t *kind, const pyshc_creation_t *c, shc_seg_create_args_t *args,
+                    bool *exists)
+{
+    if (!parse_creation(c, args))
+        return false;
+    PyObject *namespace = pyshc_place_namespace();
+    PyObject *name = c->name == NULL || c->name == Py_None ? pyshc_place_random_name() : Py_NewRef(c->name);
+    bool done = namespace != NULL && name != NULL && create_at(h, kind, args, name, namespace, c->directory, exists);
+    Py_XDECREF(namespace);
+    Py_XDECREF(name);
+    return done;
+}
+
+static int
+attach_patiently(const pyshc_kind_t *kind, const pyshc_place_t *place, uint64_t deadline_ns, bool any_owner,
+                 pyshc_shared_t **out)
+{
+    for (uint64_t pause = LOOK_MIN_NS;; pause = pause < LOOK_MAX_NS ? 2 * pause : pause) {
+        int r = pyshc_shared_attach(place, kind->spec, any_owner, kind->bind, out);
+        uint64_t now = shc_os_now_ns();
+        if ((r != -ENOENT && r != SHC_GONE) || now >= deadline_ns)
+            return r;
+        if (!doze(deadline_ns - now < pause ? deadline_ns : now + pause))
+            return PYSHC_RAISED;
+    }
+}
+
+static bool
+attach_at(pyshc_handle_t *h, const pyshc_kind_t *kind, PyObject *name, PyObject *namespace, PyObject *directory,
+          uint64_t deadline_ns, bool any_owner, bool absent_is_fine)
+{
+    pyshc_place_t place;
+    pyshc_shared_t *shared;
+    if (!pyshc_place_resolve(name, namespace, directory, &place))
+        return false;
+    int r = attach_patiently(kind, &place, deadline_ns, any_owner, &shared);
+    bool done = false;
+    if (r == 0)
+        done = fill(h, kind, shared, name, namespace, &place);
+    else if ((r == -ENOENT || r == SHC_GONE) && absent_is_fine)
+        done = true;
+    else if (r != PYSHC_RAISED)
+        raise_attach(h, r, &place, name);
+    pyshc_place_clear(&place);
+    return done;
+}
+
+bool
+pyshc_handle_attach(pyshc_handle_t *h, const pyshc_kind_t *kind, PyObject *name, PyObject *namespace,
+                    PyObject *directory, uint64_t deadline_ns, bool any_owner, bool absent_is_fine)
+{
+    PyObject *space = namespace != NULL ? Py_NewRef(namespace) : pyshc_place_namespace();
+    bool done = space != NULL && attach_at(h, kind, name, space, directory, deadline_ns, any_owner, absent_is_fine);
+    Py_XDECREF(space);
+    return done;
+}
+
+/* Lets the segment go, once. */
+static void
+let_go(pyshc_handle_t *h)
+{
+    pyshc_shared_t *shared = h->shared;
+    h->shared = NULL;
+    list_remove(h);
+    if (shared != NULL)
+        pyshc_shared_release(shared, h->epoch == shared->seg.epoch ? h->ends : 0);
+    h->ends = 0;
+}
+
+void
+pyshc_handle_unpin_last(pyshc_handle_t *h)
+{
+    uint32_t open_word = 1;
+    /* closed: 0 open, 1 closed, 2 let go. Closer and last pin may both come here; one wins. */
+    if (shc_a32_cas_seq_cst(&h->closed, &open_word, 2)) /* AR1 */
+        let_go(h);
+}
+
+void
+pyshc_handle_close(pyshc_handle_t *h)
+{
+    uint32_t open_word = 0;
+    if (!shc_a32_cas_seq_cst(&h->closed, &open_word, 1)) /* AR1 */
+        return;
+    if (shc_a32_load_relaxed(&h->pins) == 0)
+        pyshc_handle_unpin_last(h);
+    else if (h->kind->wake != NULL)
+        h->kind->wake(h->shared);
+}
+
+bool
+pyshc_handle_refresh(pyshc_handle_t *h)
+{
+    int r = pyshc_shared_refresh(h->shared);
+    h->ends = r == 0 ? 0 : h->ends;
+    if (r == 0 && arrange_farewell(h->st))
+        return true;
+    if (r != 0)
+        pyshc_raise(h->st, r, "%s %R cannot be used in this forked process", type_name(h), h->name);
+    pyshc_handle_unpin(h);
+    return false;
+}
+
+/* ---- the base type ---- */
+
+static int
+object_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(h->foreign);
+    return pyshc_codec_traverse(&h->codec, visit, arg);
+}
+
+static int
+object_clear(PyObject *self)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    pyshc_codec_clear(&h->codec);
+    return 0;
+}
+
+static void
+object_dealloc(PyObject *self)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (h->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
+    pyshc_handle_close(h);
+    pyshc_codec_clear(&h->codec);
+    Py_XDECREF(h->foreign);
+    Py_XDECREF(h->name);
+    Py_XDECREF(h->namespace);
+    Py_XDECREF(h->directory);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
+                        "Let the object go. The last process to do so removes its name, unless it is persistent.\n\n"
+                        "Waiting calls in other threads end with ValueError. Views of its memory stay valid; what they "
+                        "show is theirs until the\n"
+                        "last of them is gone. Closing twice is fine.");
+
+static PyObject *
+object_close(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pyshc_handle_close((pyshc_handle_t *)self);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(unlink_doc, "unlink($self, /)\n--\n\n"
+                         "Remove the name now. Whoever has the object open goes on using it; nobody can attach any "
+                         "more, and the name is free.\n\n"
+                         "Raises FileNotFoundError if the name is gone already.");
+
+static PyObject *
+object_unlink(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    int dir_fd;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    int r = shc_os_dir_open(h->shared->directory, &dir_fd);
+    if (r == 0) {
+        r = shc_seg_unlink(&h->shared->seg, dir_fd, h->shared->file);
+        shc_os_close(dir_fd);
+    }
+    if (r != 0)
+        pyshc_raise(h->st, r, "cannot unlink %s %R", type_name(h), h->name);
+    pyshc_handle_unpin(h);
+    return r != 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+object_enter(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (!pyshc_handle_pin(h))
+        return NULL;
+    pyshc_handle_unpin(h);
+    return Py_NewRef(self);
+}
+
+static PyObject *
+object_exit(PyObject *self, PyObject *Py_UNUSED(args))
+{
+    pyshc_handle_close((pyshc_handle_t *)self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+object_get_name(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((pyshc_handle_t *)self)->name);
+}
+
+static PyObject *
+object_get_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(pyshc_handle_is_closed((pyshc_handle_t *)self));
+}
+
+static PyObject *
+object_repr(PyObject *self)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    return PyUnicode_FromFormat("<%s %R%s>", type_name(h), h->name, pyshc_handle_is_closed(h) ? " closed" : "");
+}
+
+PyObject *
+pyshc_make_stats(const char *cls, PyObject *fields)
+{
+    PyObject *result = NULL;
+    PyObject *module = fields != NULL ? PyImport_ImportModule("shmcomm._stats") : NULL;
+    PyObject *type = module != NULL ? PyObject_GetAttrString(module, cls) : NULL;
+    PyObject *empty = type != NULL ? PyTuple_New(0) : NULL;
+    if (empty != NULL)
+        result = PyObject_Call(type, empty, fields);
+    Py_XDECREF(empty);
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+    Py_XDECREF(fields);
+    return result;
+}
+
+static PyObject *
+participant(pyshc_shared_t *shared, uint32_t index, PyObject *(*holds)(pyshc_shared_t *, uint32_t, uint32_t))
+{
+    shc_identity_t who;
+    uint64_t since;
+    uint32_t phase, generation;
+    if (!shc_participant_read(&shared->seg.participants, index, &who, &since, &phase, &generation))
+        return Py_NewRef(Py_None);
+    bool dead = shc_participant_is_dead(&shared->seg.participants, index, generation, UINT32_MAX, &pyshc_self.id);
+    PyObject *held = holds != NULL ? holds(shared, index, generation) : PyTuple_New(0);
+    if (held == NULL)
+        return NULL;
+    return Py_BuildValue("{s:k,s:d,s:O,s:N}", "pid", (unsigned long)who.pid, "since", (double)since / 1e9, "alive",
+                         dead ? Py_False : Py_True, "holds", held);
+}
+
+PyObject *
+pyshc_participants(pyshc_shared_t *shared, PyObject *(*holds)(pyshc_shared_t *, uint32_t, uint32_t))
+{
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < shared->seg.participants.count; i++) {
+        PyObject *row = participant(shared, i, holds);
+        if (row == NULL || (row != Py_None && PyList_Append(list, row) < 0))
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+static PyMethodDef object_methods[] = {
+    {"close", object_close, METH_NOARGS, close_doc},
+    {"unlink", object_unlink, METH_NOARGS, unlink_doc},
+    {"__enter__", object_enter, METH_NOARGS, NULL},
+    {"__exit__", object_exit, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef object_getset[] = {
+    {"name", object_get_name, NULL, "The name by which other processes attach.", NULL},
+    {"closed", object_get_closed, NULL, "True after close().", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef object_members[] = {
+    {"__weaklistoffset__", PYSHC_T_PYSSIZET, offsetof(pyshc_handle_t, weakrefs), PYSHC_READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(
+    object_doc,
+    "Base of every named object in shared memory: name, closed, close(), unlink(), context manager, pickling by name.");
+
+static PyType_Slot object_slots[] = {
+    {Py_tp_doc, (void *)object_doc}, {Py_tp_traverse, object_traverse}, {Py_tp_clear, object_clear},
+    {Py_tp_dealloc, object_dealloc}, {Py_tp_repr, object_repr},         {Py_tp_methods, object_methods},
+    {Py_tp_getset, object_getset},   {Py_tp_members, object_members},   {0, NULL},
+};
+
+PyType_Spec pyshc_shared_object_spec = {
+    .name = "shmcomm.SharedObject",
+    .basicsize = sizeof(pyshc_handle_t),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = object_slots,
+};

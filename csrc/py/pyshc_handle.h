@@ -1,0 +1,106 @@
+/* Handles: the Python objects that lead to a segment. Base of every named type.
+ *
+ * A call pins its handle; close() marks it closed, wakes whoever waits through it, and the last pin (or close
+ * itself) lets the segment go: no wake-up is lost, because the closer marks first and then notifies, and a waiter
+ * arms first and then looks at the mark. Views and leases do not pin: they keep what they need alive on their own. */
+#ifndef PYSHC_HANDLE_H
+#define PYSHC_HANDLE_H
+
+#include "py/pyshc_shared.h"
+
+/* What a kind does when it is created, attached and closed. */
+typedef struct pyshc_kind {
+    const shc_seg_spec_t *spec;
+    void (*init)(shc_seg_t *);
+    void (*bind)(pyshc_shared_t *);
+    void (*wake)(pyshc_shared_t *); /* every waiter, because a handle closes; may be NULL */
+} pyshc_kind_t;
+
+struct pyshc_handle {
+    PyObject_HEAD pyshc_state_t *st;
+    const pyshc_kind_t *kind;
+    pyshc_shared_t *shared; /* NULL once let go */
+    uint64_t epoch;         /* of the process that took `ends` */
+    uint32_t ends;          /* bit per end that this handle has taken */
+    shc_a32_t pins;
+    shc_a32_t closed;
+    uint32_t spin_ns; /* fixed spin budget; UINT32_MAX: learned */
+    PyObject *name;
+    PyObject *namespace;
+    PyObject *directory;
+    PyObject *foreign; /* a stdlib SharedMemory whose memory this is, or NULL */
+    pyshc_codec_t codec;
+    pyshc_handle_t *next, **link; /* in the interpreter's list */
+    PyObject *weakrefs;
+};
+
+/* Values of the keywords that every constructor has, NULL if absent. */
+typedef struct pyshc_creation {
+    PyObject *name, *mode, *persist, *directory, *max_participants;
+} pyshc_creation_t;
+
+#define PYSHC_CREATION_NAMES "name", "mode", "persist", "directory", "max_participants"
+#define PYSHC_CREATION_COUNT 5
+
+/* An empty handle of a type or subclass; close it by dropping the reference if it is not filled. */
+pyshc_handle_t *pyshc_handle_new(PyTypeObject *type);
+
+/* Fill a new handle; false with an exception set. `create` takes body_size and config in args. With `*exists` not
+ * NULL a taken name is no error: true, *exists set, h->shared NULL. */
+bool pyshc_handle_create(pyshc_handle_t *h, const pyshc_kind_t *kind, const pyshc_creation_t *creation,
+                         shc_seg_create_args_t *args, bool *exists);
+/* Tries once if deadline_ns is 0. With `absent_is_fine` a missing object returns true and leaves h->shared NULL. */
+bool pyshc_handle_attach(pyshc_handle_t *h, const pyshc_kind_t *kind, PyObject *name, PyObject *namespace,
+                         PyObject *directory, uint64_t deadline_ns, bool any_owner, bool absent_is_fine);
+
+void pyshc_handle_close(pyshc_handle_t *h);
+
+/* Slow halves. */
+bool pyshc_handle_refuse_closed(pyshc_handle_t *h);
+bool pyshc_handle_refresh(pyshc_handle_t *h);
+void pyshc_handle_unpin_last(pyshc_handle_t *h);
+
+/* A call begins: false with an exception set if the handle is closed. */
+static SHC_ALWAYS_INLINE bool
+pyshc_handle_pin(pyshc_handle_t *h)
+{
+#ifdef Py_GIL_DISABLED
+    (void)shc_a32_fetch_add_relaxed(&h->pins, 1);
+    shc_fence_seq_cst();
+#else
+    shc_a32_store_relaxed(&h->pins, shc_a32_load_relaxed(&h->pins) + 1);
+#endif
+    if (SHC_UNLIKELY(shc_a32_load_relaxed(&h->closed) || h->shared == NULL))
+        return pyshc_handle_refuse_closed(h);
+    if (SHC_UNLIKELY(!pyshc_shared_is_current(h->shared)))
+        return pyshc_handle_refresh(h);
+    return true;
+}
+
+static SHC_ALWAYS_INLINE void
+pyshc_handle_unpin(pyshc_handle_t *h)
+{
+#ifdef Py_GIL_DISABLED
+    uint32_t before = shc_a32_fetch_add_relaxed(&h->pins, UINT32_MAX);
+    shc_fence_seq_cst();
+#else
+    uint32_t before = shc_a32_load_relaxed(&h->pins);
+    shc_a32_store_relaxed(&h->pins, before - 1);
+#endif
+    if (SHC_UNLIKELY(before == 1 && shc_a32_load_relaxed(&h->closed)))
+        pyshc_handle_unpin_last(h);
+}
+
+static inline bool
+pyshc_handle_is_closed(const pyshc_handle_t *h)
+{
+    return shc_a32_load_relaxed(&h->closed) != 0;
+}
+
+/* Deferred to shmcomm._stats: cls(**fields). Steals fields. */
+PyObject *pyshc_make_stats(const char *cls, PyObject *fields);
+
+/* [{pid, since, alive, holds}] of a segment; holds(shared, index, generation) adds what each holds (may be NULL). */
+PyObject *pyshc_participants(pyshc_shared_t *shared, PyObject *(*holds)(pyshc_shared_t *, uint32_t, uint32_t));
+
+#endif

@@ -1,0 +1,94 @@
+/* A segment as this process has it open: one mapping, one participant slot and one private state per structure,
+ * however many Python handles, leases and views lead to it.
+ *
+ * A registry, keyed by (device, inode), finds the segment when it is opened again in the same process. Two counts
+ * decide its life:
+ *   users    open handles, and leases that hold an end. At 0 the process stops being a participant (the last one out
+ *            removes the name) and the segment leaves the registry.
+ *   exports  views of the memory. The mapping stays until both counts are 0: a view keeps its memory alive and
+ *            nothing else.
+ * Both, the ends' use counts and the registry itself change only under one process-wide lock, whose holders never
+ * touch the interpreter; fork takes it, so a child finds it free.
+ *
+ * In a forked child seg.epoch no longer equals the process's epoch: pyshc_shared_refresh makes the child a
+ * participant of its own, with no end taken and no lock held. */
+#ifndef PYSHC_SHARED_H
+#define PYSHC_SHARED_H
+
+#include "py/pyshc_mutex.h" /* first: Python.h chooses the system's feature macros */
+
+#include "ds/shc_buffer.h"
+#include "ds/shc_ring.h"
+
+/* How long waits on one end lately took when spinning was enough. Private to the process. */
+typedef struct pyshc_spin {
+    uint32_t average_ns;
+} pyshc_spin_t;
+
+typedef struct pyshc_shared {
+    struct pyshc_shared *next;
+    shc_seg_t seg;
+    uint32_t users;
+    uint32_t exports;
+    uint32_t end_users[2];
+    char *directory;
+    char *file;
+    union {
+        shc_ring_t ring;
+        shc_buffer_t buffer;
+    };
+    /* producer's end of this process */
+    pyshc_mutex_t send_lock;
+    pyshc_spin_t send_spin;
+    bool reserved;
+    uint8_t pad0[SHC_HOT_PAD];
+    /* consumer's end of this process */
+    pyshc_mutex_t receive_lock;
+    pyshc_spin_t receive_spin;
+    bool holds_deferred; /* a hold was released while its end was in use by the same thread */
+    uint8_t pad1[SHC_HOT_PAD];
+} pyshc_shared_t;
+
+/* Where a segment's file lies. */
+typedef struct pyshc_place {
+    char *directory; /* absolute; PyMem */
+    char file[SHC_SEG_FILE_MAX + 1];
+} pyshc_place_t;
+
+extern shc_self_t pyshc_self;
+
+/* Once per process, before anything else; -errno. */
+SHC_MUST_USE int pyshc_shared_setup(void);
+
+void pyshc_registry_lock(void);
+void pyshc_registry_unlock(void);
+
+/* Both return a segment with one user more. `bind` fills the union. */
+SHC_MUST_USE int pyshc_shared_create(const pyshc_place_t *place, const shc_seg_spec_t *spec,
+                                     const shc_seg_create_args_t *args, void (*init)(shc_seg_t *),
+                                     void (*bind)(pyshc_shared_t *), pyshc_shared_t **out);
+SHC_MUST_USE int pyshc_shared_attach(const pyshc_place_t *place, const shc_seg_spec_t *spec, bool any_owner,
+                                     void (*bind)(pyshc_shared_t *), pyshc_shared_t **out);
+
+/* One user less. `ends` is the set of ends that this user had taken. */
+void pyshc_shared_release(pyshc_shared_t *shared, uint32_t ends);
+
+void pyshc_shared_export(pyshc_shared_t *shared);
+void pyshc_shared_unexport(pyshc_shared_t *shared);
+
+/* A lease of the consumer's or producer's end becomes a user of its own. */
+void pyshc_shared_add_end_user(pyshc_shared_t *shared, int end);
+
+/* Makes a forked child a participant of its own. */
+SHC_MUST_USE int pyshc_shared_refresh(pyshc_shared_t *shared);
+
+/* Takes an end for one more handle of this process. 0, SHC_BUSY, SHC_E_CORRUPT. The end's mutex is held. */
+SHC_MUST_USE int pyshc_shared_take_end(pyshc_shared_t *shared, int end);
+
+static SHC_ALWAYS_INLINE bool
+pyshc_shared_is_current(const pyshc_shared_t *shared)
+{
+    return shared->seg.epoch == shc_self_epoch(&pyshc_self);
+}
+
+#endif

@@ -1,0 +1,30 @@
+/* The one wait loop of the binding: try, spin, arm, try again, sleep, signals, deadline.
+ *
+ * An operation is a function that tries once, attached to the interpreter, and says how it went; when it would have
+ * to wait it leaves the word to watch. The loop spins on that word for a learned time that is bounded by the clock
+ * (none where only one CPU is allowed): the first microseconds attached, the rest detached; then it sleeps on the
+ * event count in slices. Every return to the interpreter runs signal handlers; a closed handle ends the wait;
+ * leaving after a wake passes it on. */
+#ifndef PYSHC_WAIT_H
+#define PYSHC_WAIT_H
+
+#include "py/pyshc_handle.h"
+#include "sync/shc_event.h"
+
+typedef struct pyshc_operation pyshc_operation_t;
+
+struct pyshc_operation {
+    /* Tries once. `would_block`: look at watch. PYSHC_RAISED: exception set. Anything else ends the wait and is
+     * returned. */
+    int (*attempt)(pyshc_operation_t *op);
+    pyshc_handle_t *handle;
+    int would_block;
+    shc_event_shm_t *event;
+    shc_watch_t watch;
+    pyshc_spin_t *spin;
+};
+
+/* Tries until the deadline (0: once). Returns what the last attempt returned, or PYSHC_RAISED. */
+SHC_MUST_USE int pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns);
+
+#endif

@@ -1,0 +1,136 @@
+/* The life of a segment's name: who removes it, and when. The argument is in shc_seg.h. */
+#include "seg/shc_seg_internal.h"
+
+/* OPEN(n) -> OPEN(n + 1): completes an attach. False if the name is doomed or gone. */
+bool
+shc_seg__confirm(shc_seg_t *seg)
+{
+    shc_a64_t *life = &shc_seg_shm(seg)->life;
+    uint64_t word = shc_a64_load_relaxed(life);
+    while (shc_seg_life_state(word) == SHC_SEG_OPEN) {
+        uint64_t next = shc_seg_life_word(SHC_SEG_OPEN, 0, shc_seg_life_number(word) + 1);
+        if (shc_a64_cas_seq_cst(life, &word, next)) /* AR1 */
+            return true;
+    }
+    return false;
+}
+
+/* The name is ours to remove: DOOMED(me) is set. If the system refuses, DOOMED stays, and becomes anybody's once we
+ * leave. */
+static int
+remove_name(shc_seg_t *seg, int dir_fd, const char *file)
+{
+    bool same = false;
+    int r = shc_os_file_is(dir_fd, file, seg->dev, seg->ino, &same);
+    if (r == 0 && same)
+        r = shc_os_file_unlink(dir_fd, file);
+    if (r != 0 && r != -ENOENT)
+        return r;
+    shc_a64_store_release(&shc_seg_shm(seg)->life, shc_seg_life_word(SHC_SEG_UNLINKED, 0, 0)); /* R1 */
+    return 0;
+}
+
+static uint64_t
+doomed_by_me(const shc_seg_t *seg)
+{
+    return shc_seg_life_word(SHC_SEG_DOOMED, seg->index, seg->generation);
+}
+
+/* What DOOMED says of its owner: nobody living will finish the removal. */
+static bool
+remover_is_dead(const shc_seg_t *seg, uint64_t word)
+{
+    return shc_participant_is_dead(&seg->participants, shc_seg_life_index(word), shc_seg_life_number(word), UINT32_MAX,
+                                   &seg->self->id);
+}
+
+int
+shc_seg__remove_if_unused(shc_seg_t *seg, int dir_fd, const char *file)
+{
+    shc_a64_t *life = &shc_seg_shm(seg)->life;
+    uint64_t word = shc_a64_load_acquire(life); /* A1 */
+    while (shc_seg_life_state(word) == SHC_SEG_OPEN) {
+        if (shc_participant_count_alive(&seg->participants, seg->index, 1, &seg->self->id) != 0)
+            return SHC_BUSY;
+        if (shc_a64_cas_seq_cst(life, &word, doomed_by_me(seg))) /* AR1 */
+            return remove_name(seg, dir_fd, file);
+    }
+    bool abandoned = shc_seg_life_state(word) == SHC_SEG_DOOMED && remover_is_dead(seg, word);
+    return abandoned ? shc_seg__remove(seg, dir_fd, file) : SHC_GONE;
+}
+
+int
+shc_seg__remove(shc_seg_t *seg, int dir_fd, const char *file)
+{
+    shc_a64_t *life = &shc_seg_shm(seg)->life;
+    uint64_t word = shc_a64_load_acquire(life); /* A1 */
+    for (;;) {
+        switch (shc_seg_life_state(word)) {
+        case SHC_SEG_OPEN:
+            break;
+        case SHC_SEG_DOOMED:
+            if (!remover_is_dead(seg, word))
+                return SHC_GONE;
+            break;
+        default:
+            return -ENOENT;
+        }
+        if (shc_a64_cas_seq_cst(life, &word, doomed_by_me(seg))) /* AR1 */
+            return remove_name(seg, dir_fd, file);
+    }
+}
+
+int
+shc_seg_unlink(shc_seg_t *seg, int dir_fd, const char *file)
+{
+    return shc_seg__remove(seg, dir_fd, file);
+}
+
+void
+shc_seg_leave(shc_seg_t *seg, int dir_fd, const char *file)
+{
+    if (seg->epoch == 0 || seg->epoch != shc_self_epoch(seg->self)) {
+        seg->epoch = 0;
+        return; /* the slot is the parent's */
+    }
+    shc_participant_begin_leave(&seg->participants, seg->index);
+    if (!(seg->id.flags & SHC_SEG_FLAG_PERSIST)) {
+        int r = shc_seg__remove_if_unused(seg, dir_fd, file);
+        (void)r; /* still used, gone already, or left to the next sweep because the system refused */
+    }
+    shc_participant_end_leave(&seg->participants, seg->index);
+    seg->epoch = 0;
+}
+
+int
+shc_seg__join(shc_seg_t *seg)
+{
+    uint32_t index, generation;
+    int r = shc_participant_join(&seg->participants, &seg->self->id, &index, &generation);
+    if (r == SHC_FULL && shc_participant_reap(&seg->participants, &seg->self->id, seg->spec->sweep, seg) > 0)
+        r = shc_participant_join(&seg->participants, &seg->self->id, &index, &generation);
+    if (r != 0)
+        return SHC_E_PARTICIPANTS;
+    seg->index = index;
+    seg->generation = generation;
+    seg->epoch = seg->self->epoch;
+    return 0;
+}
+
+int
+shc_seg_rejoin(shc_seg_t *seg)
+{
+    int r = shc_self_refresh(seg->self);
+    if (r != 0 || seg->epoch == seg->self->epoch)
+        return r;
+    r = shc_seg__join(seg);
+    if (r == 0)
+        (void)shc_seg__confirm(seg); /* with the name gone the memory still serves those who have it */
+    return r;
+}
+
+uint32_t
+shc_seg_reap_participants(shc_seg_t *seg)
+{
+    return shc_participant_reap(&seg->participants, &seg->self->id, seg->spec->sweep, seg);
+}

@@ -1,0 +1,195 @@
+/* Looking at segments from outside, and removing those that nobody uses. */
+#include "seg/shc_seg_internal.h"
+
+#include <string.h>
+
+/* A spec that any kind passes: nothing in the body is looked at, and dead participants' holdings stay for those who
+ * know the kind. */
+static const shc_seg_spec_t any_kind = {.kind = 0, .body_align = 1};
+
+static int
+open_any(int dir_fd, const char *file, shc_self_t *self, shc_os_file_info_t *info, shc_seg_t *seg)
+{
+    int fd;
+    int r = shc_self_refresh(self);
+    if (r == 0)
+        r = shc_seg_locate(dir_fd, file, true, &fd, info);
+    if (r != 0)
+        return r;
+    r = shc_seg__map(fd, info, self, NULL, seg);
+    shc_os_close(fd);
+    seg->spec = &any_kind;
+    return r;
+}
+
+static uint32_t
+count_slots(const shc_seg_t *seg)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < seg->participants.count; i++) {
+        uint64_t word = shc_a64_load_relaxed(&seg->participants.slots[i].state);
+        n += shc_participant_phase(word) != SHC_PARTICIPANT_FREE;
+    }
+    return n;
+}
+
+int
+shc_seg_inspect(int dir_fd, const char *file, shc_self_t *self, shc_seg_report_t *out)
+{
+    shc_seg_t seg;
+    int r = open_any(dir_fd, file, self, &out->file, &seg);
+    if (r != 0)
+        return r;
+    out->id = seg.id;
+    out->alive = shc_participant_count_alive(&seg.participants, SHC_PARTICIPANT_MAX, UINT32_MAX, &self->id);
+    out->slots = count_slots(&seg);
+    out->life = shc_seg_life_state(shc_a64_load_acquire(&shc_seg_shm(&seg)->life)); /* A1 */
+    shc_seg_unmap(&seg);
+    return 0;
+}
+
+uint32_t
+shc_seg_list_participants(int dir_fd, const char *file, shc_self_t *self, shc_seg_slot_t *slots, uint32_t max)
+{
+    shc_seg_t seg;
+    shc_os_file_info_t info;
+    uint32_t n = 0;
+    if (open_any(dir_fd, file, self, &info, &seg) != 0)
+        return 0;
+    for (uint32_t i = 0; i < seg.participants.count && n < max; i++) {
+        shc_identity_t who;
+        uint64_t since;
+        uint32_t phase, generation;
+        if (!shc_participant_read(&seg.participants, i, &who, &since, &phase, &generation))
+            continue;
+        bool dead = shc_participant_is_dead(&seg.participants, i, generation, UINT32_MAX, &self->id);
+        slots[n++] = (shc_seg_slot_t){.pid = who.pid, .alive = !dead, .since = since};
+    }
+    shc_seg_unmap(&seg);
+    return n;
+}
+
+/* Joins a segment that nobody living uses, so that the removal has an owner, and removes its name. */
+static int
+reap_mapped(shc_seg_t *seg, int dir_fd, const char *file)
+{
+    uint64_t life = shc_a64_load_acquire(&shc_seg_shm(seg)->life); /* A1 */
+    if (shc_seg_life_state(life) == SHC_SEG_OPEN &&
+        shc_participant_count_alive(&seg->participants, SHC_PARTICIPANT_MAX, 1, &seg->self->id) != 0)
+        return SHC_BUSY;
+    int r = shc_seg__join(seg);
+    if (r != 0)
+        return r;
+    if (shc_seg_life_state(life) == SHC_SEG_OPEN)
+        r = shc_seg__remove_if_unused(seg, dir_fd, file);
+    else
+        r = shc_seg__remove(seg, dir_fd, file);
+    shc_participant_begin_leave(&seg->participants, seg->index);
+    shc_participant_end_leave(&seg->participants, seg->index);
+    return r;
+}
+
+/* A persistent segment, unless somebody has asked for its removal and was killed over it. */
+static bool
+keeps_name(const shc_seg_t *seg)
+{
+    uint64_t life = shc_a64_load_acquire(&shc_seg_shm(seg)->life); /* A1 */
+    return (seg->id.flags & SHC_SEG_FLAG_PERSIST) && shc_seg_life_state(life) == SHC_SEG_OPEN;
+}
+
+int
+shc_seg_reap(int dir_fd, const char *file, shc_self_t *self, bool persist_too)
+{
+    shc_seg_t seg;
+    shc_os_file_info_t info;
+    int r = open_any(dir_fd, file, self, &info, &seg);
+    if (r != 0)
+        return r;
+    if (info.uid != self->id.uid)
+        r = SHC_E_FOREIGN_USER;
+    else if (keeps_name(&seg) && !persist_too)
+        r = SHC_BUSY;
+    else
+        r = reap_mapped(&seg, dir_fd, file);
+    shc_seg_unmap(&seg);
+    return r;
+}
+
+int
+shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *self)
+{
+    shc_seg_t seg;
+    shc_os_file_info_t info;
+    int r = open_any(dir_fd, file, self, &info, &seg);
+    if (r != 0)
+        return r;
+    r = shc_seg__join(&seg);
+    if (r == 0) {
+        r = shc_seg__remove(&seg, dir_fd, file);
+        shc_participant_begin_leave(&seg.participants, seg.index);
+        shc_participant_end_leave(&seg.participants, seg.index);
+    }
+    shc_seg_unmap(&seg);
+    return r;
+}
+
+typedef struct sweep {
+    int dir_fd;
+    shc_self_t *self;
+    uint64_t end_ns;
+    uint32_t skip;
+    uint32_t visited;
+    void (*removed)(void *arg, const char *file);
+    void *arg;
+} sweep_t;
+
+/* The pid in "shmcomm.~<pid>.<random>"; 0 if there is none. */
+static uint32_t
+private_name_pid(const char *file)
+{
+    uint64_t pid = 0;
+    const char *p = file + strlen(SHC_OS_TMP_PREFIX);
+    for (; *p >= '0' && *p <= '9' && pid < UINT32_MAX; p++)
+        pid = pid * 10 + (uint64_t)(*p - '0');
+    return *p == '.' && pid <= UINT32_MAX ? (uint32_t)pid : 0;
+}
+
+static int
+sweep_private(const sweep_t *s, const char *file)
+{
+    shc_identity_t maker = {.pid = private_name_pid(file), .pidns = s->self->id.pidns};
+    if (maker.pid == 0 || !shc_os_is_dead(&maker, &s->self->id))
+        return SHC_BUSY;
+    return shc_os_file_unlink(s->dir_fd, file);
+}
+
+static int
+sweep_one(void *arg, const char *file)
+{
+    sweep_t *s = arg;
+    if (s->visited++ < s->skip)
+        return 0;
+    bool private = strncmp(file, SHC_OS_TMP_PREFIX, strlen(SHC_OS_TMP_PREFIX)) == 0;
+    int r = private ? sweep_private(s, file) : shc_seg_reap(s->dir_fd, file, s->self, false);
+    if (r == 0 && s->removed != NULL)
+        s->removed(s->arg, file);
+    return shc_os_now_ns() >= s->end_ns ? 1 : 0;
+}
+
+int
+shc_seg_sweep_dir(int dir_fd, const char *prefix, shc_self_t *self, uint64_t budget_ns, uint32_t *cursor,
+                  void (*removed)(void *arg, const char *file), void *arg)
+{
+    int r = shc_self_refresh(self);
+    if (r != 0)
+        return r;
+    sweep_t s = {.dir_fd = dir_fd, .self = self, .removed = removed, .arg = arg};
+    s.skip = cursor != NULL ? *cursor : 0;
+    s.end_ns = budget_ns == SHC_NEVER ? SHC_NEVER : shc_os_now_ns() + budget_ns;
+    r = shc_os_dir_scan(dir_fd, SHC_OS_TMP_PREFIX, sweep_one, &s);
+    if (r == 0)
+        r = shc_os_dir_scan(dir_fd, prefix, sweep_one, &s);
+    if (cursor != NULL)
+        *cursor = r == 1 ? s.visited : 0;
+    return r == 1 ? SHC_TIMEOUT : r;
+}

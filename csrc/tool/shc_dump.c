@@ -1,0 +1,50 @@
+#include "tool/shc_dump.h"
+
+#include "ds/shc_buffer_shm.h"
+#include "ds/shc_ring_shm.h"
+#include "seg/shc_seg.h"
+
+#define ROWS(name, LAYOUT, T) static const shc_layout_row_t name##_rows[] = {LAYOUT(SHC_LAYOUT_ROW, T)};
+#define TABLE(name, T, source)                                                                                         \
+    {                                                                                                                  \
+#T, source, name##_rows, SHC_ARRAY_SIZE(name##_rows), sizeof(T)                                                \
+    }
+
+ROWS(seg_id, SHC_SEG_ID_LAYOUT, shc_seg_id_t)
+ROWS(seg, SHC_SEG_LAYOUT, shc_seg_shm_t)
+ROWS(participant, SHC_PARTICIPANT_LAYOUT, shc_participant_shm_t)
+ROWS(event, SHC_EVENT_LAYOUT, shc_event_shm_t)
+ROWS(lock, SHC_LOCK_LAYOUT, shc_lock_shm_t)
+ROWS(buffer, SHC_BUFFER_LAYOUT, shc_buffer_shm_t)
+ROWS(ring, SHC_RING_LAYOUT, shc_ring_shm_t)
+
+static const shc_layout_table_t tables[] = {
+    TABLE(seg_id, shc_seg_id_t, "seg/shc_seg_shm.h"),
+    TABLE(seg, shc_seg_shm_t, "seg/shc_seg_shm.h"),
+    TABLE(participant, shc_participant_shm_t, "sync/shc_participant_shm.h"),
+    TABLE(event, shc_event_shm_t, "sync/shc_event_shm.h"),
+    TABLE(lock, shc_lock_shm_t, "sync/shc_lock_shm.h"),
+    TABLE(buffer, shc_buffer_shm_t, "ds/shc_buffer_shm.h"),
+    TABLE(ring, shc_ring_shm_t, "ds/shc_ring_shm.h"),
+};
+
+const shc_layout_table_t *
+shc_layout_tables(size_t *n)
+{
+    *n = SHC_ARRAY_SIZE(tables);
+    return tables;
+}
+
+const char *
+shc_kind_name(uint32_t kind)
+{
+    switch (kind) {
+#define SHC_KIND(id, NAME, stem)                                                                                       \
+    case id:                                                                                                           \
+        return #stem;
+#include "seg/shc_kinds.def"
+#undef SHC_KIND
+    default:
+        return NULL;
+    }
+}

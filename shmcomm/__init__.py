@@ -1,0 +1,61 @@
+"""Shared memory between the processes of one machine: fast, zero-copy, and safe against any process being killed."""
+
+import atexit as _atexit
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from . import _core
+from ._core import RingBufferChannel, SharedMemoryBuffer, SharedObject
+from ._errors import (
+    BusyError,
+    CorruptedError,
+    DecryptionError,
+    Empty,
+    Error,
+    Full,
+    LaggedError,
+    LayoutError,
+    MessageTooLargeError,
+    NotEncodableError,
+    ShutDown,
+)
+
+if _TYPE_CHECKING:
+    from ._stats import BufferHeader, BufferStats, Participant, RingStats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BufferHeader",
+    "BufferStats",
+    "BusyError",
+    "CorruptedError",
+    "DecryptionError",
+    "Empty",
+    "Error",
+    "Full",
+    "LaggedError",
+    "LayoutError",
+    "MessageTooLargeError",
+    "NotEncodableError",
+    "Participant",
+    "RingBufferChannel",
+    "RingStats",
+    "SharedMemoryBuffer",
+    "SharedObject",
+    "ShutDown",
+]
+
+_atexit.register(_core._close_all)
+
+
+def __getattr__(name: str) -> object:
+    # Seldom needed, and dataclasses are slow to import.
+    if name in ("BufferHeader", "BufferStats", "Participant", "RingStats"):
+        from . import _stats
+
+        return getattr(_stats, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

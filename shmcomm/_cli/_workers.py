@@ -1,0 +1,77 @@
+"""The worker processes of the demo: what runs in them, and how they are started."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from shmcomm import ShutDown
+from shmcomm._cli import _corpus
+from shmcomm._cli._links import Link
+
+CONTEXT = multiprocessing.get_context("spawn")
+
+#: Job numbers that stand for something else: a worker's first message, and the end of a round of ``sink``.
+HELLO = -1
+END = -2
+
+
+def start(target: Callable[[Link], None], link: Link) -> SpawnProcess:
+    """Start a process that runs ``target(link)``."""
+    process = CONTEXT.Process(target=target, args=(link,), daemon=True)
+    # Ctrl-C reaches every process of the terminal's group; only the parent is to act on it, and what is ignored here
+    # and now stays ignored there.
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, old)
+    return process
+
+
+def index(link: Link) -> None:
+    """Answer each ``(job, text)`` with ``(job, {word: count})``."""
+    _serve(link, lambda job, text: (job, _corpus.count_words(text)))
+
+
+def sink(link: Link) -> None:
+    """Only take what comes; answer END with how many messages and characters that were."""
+    messages = characters = 0
+
+    def take(job: int, text: str) -> tuple[int, int] | None:
+        nonlocal messages, characters
+        if job == END:
+            answer, messages, characters = (messages, characters), 0, 0
+            return answer
+        messages += 1
+        characters += len(text)
+        return None
+
+    _serve(link, take)
+
+
+def _serve(link: Link, handle: Callable[[int, str], Any]) -> None:
+    link.attach()
+    threading.Thread(target=_leave_with_parent, args=(link,), daemon=True).start()
+    try:
+        link.send_result((HELLO, os.getpid()))
+        for job, text in link.tasks():
+            answer = handle(job, text)
+            if answer is not None:
+                link.send_result(answer)
+    except ShutDown:
+        pass  # the parent needs no more answers
+    finally:
+        link.close()
+
+
+def _leave_with_parent(link: Link) -> None:
+    """A parent that was killed says no goodbye: stop when it is gone, so that its segments go too."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        link.stop()

@@ -1,0 +1,48 @@
+"""``shmcomm ls``: what is in shared memory."""
+
+import argparse
+import json
+import time
+from typing import Any
+
+from shmcomm._cli import _table
+
+HELP = "list shared-memory segments, their size, state and participants"
+
+_HEAD = ("NAME", "KIND", "SIZE", "USED", "STATE", "AGE", "PROCESSES")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--directory", metavar="DIR", help="look there (default: SHMCOMM_DIR, or /dev/shm)")
+    parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a row per segment, sorted by name."""
+    from shmcomm import _core
+
+    found = sorted(_core.list_segments(directory=arguments.directory), key=lambda segment: segment["name"])
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    elif found:
+        now = time.time()
+        print(_table.render(_HEAD, [_row(segment, now) for segment in found], "<<>><><"))
+    else:
+        print("no segments")
+    return 0
+
+
+def _row(segment: dict[str, Any], now: float) -> tuple[str, ...]:
+    return (
+        segment["name"],
+        segment["kind"] or "?",
+        _table.size(segment["size"]),
+        _table.size(segment["used"]),
+        segment["state"] + (", persistent" if segment["persist"] else ""),
+        _table.age(now - segment["created"]) if segment["created"] else "?",
+        segment["error"] or _processes(segment["participants"]),
+    )
+
+
+def _processes(participants: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{one['pid']}" + ("" if one["alive"] else " (dead)") for one in participants) or "-"

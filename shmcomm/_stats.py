@@ -1,0 +1,75 @@
+"""What stats() and header return: small frozen objects. Imported when first asked for."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A process that has the object open."""
+
+    pid: int
+    #: when it opened the object, seconds since 1970
+    since: float
+    alive: bool
+    #: what it holds, in words
+    holds: tuple[str, ...]
+
+
+class _Stats:
+    participants: tuple[Participant, ...]
+
+    def __post_init__(self) -> None:
+        rows: Any = self.participants
+        object.__setattr__(self, "participants", tuple(Participant(**row) for row in rows))
+
+    def asdict(self) -> dict[str, Any]:
+        """All fields, participants as dicts."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass(frozen=True)
+class BufferStats(_Stats):
+    """A SharedMemoryBuffer at about one moment."""
+
+    bytes_total: int
+    #: highest end of any write() since the last clear()
+    bytes_used: int
+    participants: tuple[Participant, ...]
+
+
+@dataclass(frozen=True)
+class RingStats(_Stats):
+    """A RingBufferChannel at about one moment. Counts are since its creation."""
+
+    bytes_total: int
+    bytes_used: int
+    capacity: int
+    length: int
+    sent: int
+    received: int
+    #: always 0: what a killed sender had not published never was a message, and a killed receiver's is delivered again
+    lost: int
+    peak_length: int
+    #: ends on which somebody sleeps, 0 to 2
+    waiters: int
+    #: times an end was taken over from a dead process
+    sender_deaths: int
+    receiver_deaths: int
+    is_shutdown: bool
+    participants: tuple[Participant, ...]
+
+
+class BufferHeader(NamedTuple):
+    """The head of a SharedMemoryBuffer."""
+
+    magic: int
+    version: int
+    #: bytes of data
+    size: int
+    #: 32 bits for the user
+    flags: int
+    #: CRC-32C of all data when flush_checksum() last ran
+    checksum: int
+    #: 64 bits for the user
+    user: int

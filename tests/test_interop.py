@@ -1,0 +1,60 @@
+"""A C program that uses the installed headers and static library exchanges messages with Python."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import shmcomm
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def echo_program(tmp_path_factory):
+    if shutil.which("make") is None or shutil.which(os.environ.get("CC", "cc")) is None:
+        assert not os.environ.get("CI"), "CI must have make and a C compiler"
+        pytest.skip("needs make and a C compiler")
+    prefix = tmp_path_factory.mktemp("prefix")
+    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "install", f"PREFIX={prefix}"], check=True)
+    program = prefix / "echo"
+    source = ROOT / "tests" / "c" / "interop" / "echo.c"
+    include = next(prefix.glob("include/**/ds/shc_ring.h")).parent.parent
+    library = next(prefix.glob("lib/**/libshmcomm.a"))
+    compiler = os.environ.get("CC", "cc")
+    command = [compiler, "-std=c11", "-Wall", "-Werror", f"-I{include}", str(source), str(library), "-o", str(program), "-pthread"]
+    subprocess.run(command, check=True)
+    return program
+
+
+def file_of(channel):
+    namespace = os.environ.get("SHMCOMM_NAMESPACE", "")
+    return f"shmcomm.{namespace}.{channel.name}" if namespace else f"shmcomm.{channel.name}"
+
+
+def test_messages_come_back_as_they_were(echo_program):
+    with shmcomm.RingBufferChannel(8) as there, shmcomm.RingBufferChannel(8) as back:
+        directory = os.environ.get("SHMCOMM_DIR", "/dev/shm")
+        command = [str(echo_program), directory, file_of(there), file_of(back)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            sent = [*range(100), "text", b"bytes", None, 2.5, ["a", {"b": (1, 2)}]]
+            for message in sent:
+                there.send(message, timeout=20)
+                assert back.receive(timeout=20) == message
+            there.shutdown()
+            output, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert output == f"{len(sent)} messages, sum {sum(range(100))}\n"
+        with pytest.raises(shmcomm.ShutDown):
+            back.receive(timeout=20)
+
+
+def test_it_says_what_is_wrong(echo_program):
+    directory = os.environ.get("SHMCOMM_DIR", "/dev/shm")
+    result = subprocess.run(
+        [str(echo_program), directory, "shmcomm.not-there", "shmcomm.not-there"], capture_output=True, text=True, timeout=20
+    )
+    assert result.returncode == 1
+    assert "shmcomm.not-there" in result.stderr
