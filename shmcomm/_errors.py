@@ -1,6 +1,7 @@
 """The exceptions of shmcomm."""
 
 import queue
+import sys
 
 
 class Error(Exception):
@@ -15,14 +16,14 @@ class Empty(Error, queue.Empty):
     """No message within the time allowed."""
 
 
-if hasattr(queue, "ShutDown"):
+if sys.version_info >= (3, 13):
 
     class ShutDown(Error, queue.ShutDown):
         """The channel was shut down: no more sends, and nothing is left to receive."""
 
 else:
 
-    class ShutDown(Error):  # type: ignore[no-redef]
+    class ShutDown(Error):
         """The channel was shut down: no more sends, and nothing is left to receive."""
 
 

@@ -112,14 +112,32 @@ def test_rm_goes_on_after_a_failure(capsys):
     assert listed(capsys) == {}
 
 
-def test_gc_removes_only_what_dead_processes_left(capsys):
-    kill_an_owner("orphan")
+def test_ls_and_gc_know_what_dead_processes_left(capsys):
     with SharedMemoryBuffer(4096, name="mine"):
+        kill_an_owner("orphan")
+        found = listed(capsys)
+        assert {name: segment["state"] for name, segment in found.items()} == {"mine": "live", "orphan": "dead"}
+        assert [one["alive"] for one in found["orphan"]["participants"]] == [False]
+        main(["ls"])
+        assert " (dead)\n" in capsys.readouterr().out
         assert main(["gc", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"removed": ["orphan"]}
         assert set(listed(capsys)) == {"mine"}
         assert main(["gc"]) == 0
         assert capsys.readouterr().out == "0 segments removed\n"
+
+
+def test_ls_tells_what_is_wrong_with_a_file(capsys):
+    path = f"/dev/shm/shmcomm.{os.environ['SHMCOMM_NAMESPACE']}.strange"
+    with open(path, "wb") as file:
+        file.write(b"something else")
+    try:
+        assert main(["ls"]) == 0
+        shown = capsys.readouterr().out
+        assert listed(capsys)["strange"]["state"] == "foreign"
+    finally:
+        os.unlink(path)
+    assert "the file is not a shmcomm segment" in shown
 
 
 def test_usage_errors_are_exit_code_2():

@@ -1,4 +1,4 @@
-"""What travels: codecs auto, native, pickle, raw and the user's own; equality, exact types, and what is refused in which words."""
+"""What travels: codecs auto, native, pickle, raw and the user's own; equality, exact types, what is refused and how."""
 
 import collections
 import enum
@@ -16,6 +16,7 @@ import types
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from shmcomm import CorruptedError, NotEncodableError, RingBufferChannel, _core
 
 np = pytest.importorskip("numpy")
@@ -47,8 +48,16 @@ def same(a, b):
     if isinstance(a, dict):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a.items(), b.items(), strict=True))
     if isinstance(a, (set, frozenset)):
-        return sorted(map(repr, a)) == sorted(map(repr, b))
+        return sorted(map(unordered, a)) == sorted(map(unordered, b))
     return a == b
+
+
+def unordered(member):
+    """A text for a member of a set, whatever order sets within it have."""
+    if isinstance(member, (tuple, frozenset)):
+        parts = list(map(unordered, member))
+        return f"{type(member).__name__}{sorted(parts) if isinstance(member, frozenset) else parts}"
+    return repr(member)
 
 
 def same_arrays(a, b):
@@ -105,7 +114,9 @@ def filled(dtype, shape):
 
 
 @pytest.mark.parametrize("value", PLAIN + OTHERS + VIEWS, ids=lambda v: f"{type(v).__name__}-{repr(v)[:20]}")
-@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [v], lambda v: (0, {"k": v}, "end")], ids=["alone", "list", "deep"])
+@pytest.mark.parametrize(
+    "wrap", [lambda v: v, lambda v: [v], lambda v: (0, {"k": v}, "end")], ids=["alone", "list", "deep"]
+)
 def test_native_keeps_value_and_type(value, wrap):
     assert same(native(wrap(value)), wrap(value))
 
@@ -154,7 +165,9 @@ def test_scalars(dtype):
 
 
 @pytest.mark.parametrize(
-    "value", [np.str_(""), np.str_("a\0"), np.str_("é😀"), np.bytes_(b""), np.bytes_(b"a\0"), np.float64(-0.0)], ids=repr
+    "value",
+    [np.str_(""), np.str_("a\0"), np.str_("é😀"), np.bytes_(b""), np.bytes_(b"a\0"), np.float64(-0.0)],
+    ids=repr,
 )
 def test_scalars_that_subclass_plain_types(value):
     got = native(value)
@@ -377,7 +390,9 @@ def test_cycles():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda v: [v], lambda v: (v,), lambda v: {"k": v}, lambda v: frozenset({v})], ids=["list", "tuple", "dict", "set"]
+    "make",
+    [lambda v: [v], lambda v: (v,), lambda v: {"k": v}, lambda v: frozenset({v})],
+    ids=["list", "tuple", "dict", "set"],
 )
 def test_depth(make):
     assert native(nested(64, make)) == nested(64, make)
@@ -395,7 +410,9 @@ def test_views_that_cannot_be_rebuilt():
     ):  # fmt: skip
         with pytest.raises(NotEncodableError, match="C-contiguous"):
             native(view)
-        with pytest.raises(NotEncodableError, match="memoryview cannot be sent: it is not native .* and pickle refuses it"):
+        with pytest.raises(
+            NotEncodableError, match=r"memoryview cannot be sent: it is not native .* and pickle refuses"
+        ):
             _core._encode(view)
 
 
@@ -485,7 +502,8 @@ class Handover:
 def test_buffers_of_any_kind():
     for data in (b"", b"x", bytearray(b"abc"), np.zeros((3, 4), order="F")):
         got = _core._decode(*_core._encode([Handover(data) for _ in range(3)]))
-        assert [bytes(h.data) for h in got] == [np.asarray(data).tobytes(order="A") if len(data) > 1 else bytes(data)] * 3
+        flat = data.tobytes(order="A") if isinstance(data, np.ndarray) else bytes(data)
+        assert [bytes(handover.data) for handover in got] == [flat] * 3
     with pytest.raises(NotEncodableError, match="contiguous"):
         _core._encode(Handover(memoryview(b"abcdef")[::2]))
 
@@ -494,7 +512,9 @@ def test_buffers_of_any_kind():
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"abc", bytearray(b"abc"), memoryview(b"abc"), np.arange(3, dtype="u2")], ids=lambda v: type(v).__name__
+    "value",
+    [b"", b"abc", bytearray(b"abc"), memoryview(b"abc"), np.arange(3, dtype="u2")],
+    ids=lambda v: type(v).__name__,
 )
 def test_raw(value):
     tag, payload = _core._encode(value, "raw")
@@ -579,7 +599,7 @@ def test_errors_of_a_custom_codec_pass_and_leave_the_channel_usable():
 @pytest.mark.parametrize(
     ("codec", "error", "words"),
     [
-        ("jason", ValueError, "codec must be 'auto', 'native', 'pickle', 'raw' or an object with dumps and loads, not 'jason'"),
+        ("jason", ValueError, "'native', 'pickle', 'raw' or an object with dumps and loads, not 'jason'"),
         (3, TypeError, "3 has no method dumps"),
         (None, TypeError, "None has no method dumps"),
         (types.SimpleNamespace(dumps=bytes), TypeError, "has no method loads"),
@@ -608,7 +628,9 @@ class Trap:
         return Trap()
 
 
-@pytest.mark.parametrize(("codec", "named"), [("native", "codec='native'"), ("raw", "codec='raw'"), (Upper(), "object of its own")])
+@pytest.mark.parametrize(
+    ("codec", "named"), [("native", "codec='native'"), ("raw", "codec='raw'"), (Upper(), "object of its own")]
+)
 def test_those_who_never_unpickle(codec, named):
     Trap.sprung = 0
     message = _core._encode(Trap())
@@ -733,10 +755,11 @@ arrays = st.builds(
 values = st.recursive(
     scalars | arrays,
     lambda inner: (
-        st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(keys, inner) | st.sets(keys) | st.frozensets(keys)
+        st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(keys, inner)
+        | st.sets(keys) | st.frozensets(keys)
     ),
     max_leaves=30,
-)
+)  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)
@@ -744,7 +767,7 @@ values = st.recursive(
 def test_any_value_comes_back(value):
     assert same(native(value), value)
     got = _core._decode(*_core._encode(value, "pickle"), "pickle")
-    assert same(got, value)
+    assert same(got, pickle.loads(pickle.dumps(value, 5)))
 
 
 @settings(max_examples=200, deadline=None)

@@ -143,23 +143,26 @@ def wait_until(condition, what):
         time.sleep(0.02)
 
 
+def at_work():
+    """Whether both workers of a demo have both their rings open, as their parent has."""
+    rings = [found for found in _core.list_segments() if found["name"].startswith("demo.")]
+    return len(rings) == 4 and all(len(ring["participants"]) == 2 for ring in rings)
+
+
 @pytest.fixture
 def running_demo():
-    """A demo on the whole standard library, in a session of its own, that has got as far as having segments."""
-    before = segments()
+    """A demo on the whole standard library, in a session of its own, with two workers at work."""
+    command = [sys.executable, "-m", "shmcomm", "demo", "--limit", "0", "--workers", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "shmcomm", "demo", "--limit", "0"],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        wait_until(lambda: len(segments()) > len(before) or process.poll() is not None, "the demo makes its segments")
+        wait_until(lambda: at_work() or process.poll() is not None, "the demo's workers are at work")
         assert process.poll() is None
         yield process
         wait_until(lambda: not in_session(process.pid), "every process of the demo ends")
-        assert segments() == before
+        assert segments() == []
+        assert "Traceback" not in process.stderr.read()
     finally:
         for pid in in_session(process.pid):
             os.kill(pid, signal.SIGKILL)

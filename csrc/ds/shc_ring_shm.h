@@ -11,7 +11,8 @@
  * One store commits both.
  *
  * Always true (differences modulo their width): 0 <= tail.position - head.position <= data_bytes / 8;
- * 0 <= tail.count - head.count <= capacity.
+ * 0 <= tail.count - head.count <= capacity; every message takes at least one unit, and units without a message do not
+ * exist.
  *
  * A record starts at a multiple of 8 bytes: u32 length, u32 mark = {check 24 | tag 8}, payload, padding to 8. check
  * is the low 24 bits of (position xor segment key). length 0xffffffff: the rest up to the end of the data is

@@ -60,6 +60,9 @@ typedef struct shc_identity {
  * identity. */
 SHC_MUST_USE int shc_os_identity(shc_identity_t *out);
 
+/* The effective user id of the calling process, as shc_os_identity gives it, without the rest. */
+uint32_t shc_os_uid(void);
+
 /* True only when the kernel says that no thread of *who will execute another user instruction: it is gone, a zombie, or
  * its pid now belongs to somebody else. False when it lives, when it is stopped, and when that cannot be known
  * (another PID namespace, no permission). `who->start` and `who->pidino` may be 0 (then only the pid counts). Needs no

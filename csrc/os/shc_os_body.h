@@ -10,6 +10,10 @@
  * as it was; -EOPNOTSUPP: the system or the file system has no such call. */
 SHC_MUST_USE int shc__os_allocate(int fd, uint64_t from, uint64_t n);
 
+/* Bytes of memory that a file on fd's file system could still get without the system running out: UINT64_MAX if that
+ * file system is not in memory, or if nobody knows. */
+uint64_t shc__os_memory_available(int fd);
+
 /* ---- what the common part gives to the bodies ---- */
 
 /* Reads up to n bytes of a file of the system. 0 and *got, or -errno. */
@@ -24,9 +28,5 @@ SHC_MUST_USE int shc__os_named_publish(int dir_fd, const char *tmp_name, const c
 
 /* Gives a new file just these permission bits, whatever the umask; closes it on failure. */
 SHC_MUST_USE int shc__os_set_mode(int fd, uint32_t mode);
-
-/* Bytes of memory that a file on fd's file system could still get without the system running out: UINT64_MAX if that
- * file system is not in memory, or if nobody knows. */
-uint64_t shc__os_memory_available(int fd);
 
 #endif

@@ -224,15 +224,6 @@ within_file_limit(uint64_t size)
     return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur;
 }
 
-/* A request that cannot be met is refused before it has filled the machine's memory on its way to failing. Where the free
- * space is not told, trying shows it. */
-static bool
-within_free_space(int fd, uint64_t size, uint64_t held)
-{
-    uint64_t space;
-    return size <= held || shc_os_file_space(fd, &space) != 0 || size - held <= space;
-}
-
 static int
 set_size(int fd, uint64_t size)
 {
@@ -298,8 +289,6 @@ shc_os_file_reserve(int fd, uint64_t size)
     uint64_t old_size = (uint64_t)st.st_size;
     if (size > old_size && !within_file_limit(size))
         return -EFBIG;
-    if (!within_free_space(fd, size, (uint64_t)st.st_blocks * BLOCK))
-        return -ENOSPC;
     if (size > old_size && !is_there(fd, size - old_size))
         return -ENOSPC;
     int rc = reserve_bytes(fd, old_size, size);
@@ -308,6 +297,14 @@ shc_os_file_reserve(int fd, uint64_t size)
     if (rc != 0 && size > old_size)
         (void)set_size(fd, old_size); /* rc is the error to tell; shrinking a file that we may write does not fail */
     return rc;
+}
+
+/* ---- who is who ---- */
+
+uint32_t
+shc_os_uid(void)
+{
+    return (uint32_t)geteuid();
 }
 
 /* ---- existing files ---- */

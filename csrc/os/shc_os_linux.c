@@ -42,6 +42,7 @@ _Static_assert(sizeof(long) == 8 && sizeof(time_t) == 8 && sizeof(ino_t) == 8 &&
 #define MADV_WIPEONFORK 18
 #endif
 #define PIDFS_MAGIC 0x50494446
+#define TMPFS_MAGIC 0x01021994
 #define FIRST_TIME_NS UINT64_C(0xeffffffa) /* inode of the time namespace that the system starts with */
 
 /* ---- CPUs and waiting ---- */
@@ -49,7 +50,8 @@ _Static_assert(sizeof(long) == 8 && sizeof(time_t) == 8 && sizeof(ino_t) == 8 &&
 unsigned
 shc_os_cpus(void)
 {
-    uint64_t mask[256]; /* asked directly: the C library's set stops at 1024 CPUs, and the kernel refuses one that is too short */
+    /* Asked directly: the C library's set stops at 1024 CPUs, and the kernel refuses one that is too short. */
+    uint64_t mask[256];
     long bytes = syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask);
     unsigned count = 0;
     for (long i = 0; i < bytes / (long)sizeof(mask[0]); i++)
@@ -84,6 +86,8 @@ shc_os_futex_wait(shc_a32_t *word, uint32_t expected, uint64_t deadline_ns)
 int
 shc_os_futex_wake(shc_a32_t *word, uint32_t count)
 {
+    if (count == 0)
+        return 0; /* the kernel would wake one */
     int n = count < INT_MAX ? (int)count : INT_MAX;
     long woken = syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);
     return woken >= 0 ? (int)woken : -errno;
@@ -454,7 +458,7 @@ shc__os_memory_available(int fd)
 {
     char text[4096];
     struct statfs fs;
-    if (fstatfs(fd, &fs) != 0 || fs.f_type != 0x01021994 /* tmpfs */)
+    if (fstatfs(fd, &fs) != 0 || fs.f_type != TMPFS_MAGIC)
         return UINT64_MAX;
     size_t n;
     if (shc__os_read_file("/proc/meminfo", text, sizeof text - 1, &n) != 0)

@@ -1,7 +1,8 @@
 /* SharedMemoryBuffer: named bytes, or the bytes of a multiprocessing.shared_memory.SharedMemory. */
-#include "py/pyshc_handle.h"
-
 #include <string.h>
+
+#include "py/pyshc_array.h"
+#include "py/pyshc_handle.h"
 
 /* Copies of at least this size let other threads run. */
 #define DETACH_BYTES (256 * 1024)
@@ -12,6 +13,8 @@ typedef struct pyshc_buffer {
     shc_buffer_shm_t own_head; /* of a stdlib segment, which has no head of ours */
     Py_buffer foreign;         /* its memory; obj == NULL: ours */
     Py_ssize_t foreign_exports;
+    pyshc_shared_t *viewed; /* once its memory was asked for: NumPy keeps the object, but not the buffer */
+    bool flushes;           /* its creator asked for checksums */
 } pyshc_buffer_t;
 
 static void
@@ -30,13 +33,23 @@ is_foreign(const pyshc_buffer_t *b)
     return b->h.foreign != NULL;
 }
 
+static void
+release_foreign(pyshc_buffer_t *b)
+{
+    if (pyshc_handle_is_closed(&b->h) && b->foreign_exports == 0 && b->foreign.obj != NULL)
+        PyBuffer_Release(&b->foreign);
+}
+
+/* A call on a stdlib segment counts as an export: its memory stays while a large copy lets other threads run. */
 static bool
 enter(pyshc_buffer_t *b)
 {
     if (!is_foreign(b))
         return pyshc_handle_pin(&b->h);
-    if (!pyshc_handle_is_closed(&b->h))
+    if (!pyshc_handle_is_closed(&b->h)) {
+        b->foreign_exports++;
         return true;
+    }
     PyErr_Format(PyExc_ValueError, "SharedMemoryBuffer %R is closed", b->h.name);
     return false;
 }
@@ -44,15 +57,12 @@ enter(pyshc_buffer_t *b)
 static void
 leave(pyshc_buffer_t *b)
 {
-    if (!is_foreign(b))
+    if (is_foreign(b)) {
+        b->foreign_exports--;
+        release_foreign(b);
+    } else {
         pyshc_handle_unpin(&b->h);
-}
-
-static void
-release_foreign(pyshc_buffer_t *b)
-{
-    if (pyshc_handle_is_closed(&b->h) && b->foreign_exports == 0 && b->foreign.obj != NULL)
-        PyBuffer_Release(&b->foreign);
+    }
 }
 
 /* ---- making ---- */
@@ -71,6 +81,7 @@ create(pyshc_buffer_t *b, const pyshc_creation_t *creation, uint64_t size, bool 
     args.body_size = shc_buffer_body_size(size);
     args.config[SHC_BUFFER_CONFIG_SIZE] = size;
     args.config[SHC_BUFFER_CONFIG_CHECKSUM] = checksum;
+    b->flushes = checksum;
     return pyshc_handle_create(&b->h, &buffer_kind, creation, &args, exists);
 }
 
@@ -97,8 +108,7 @@ PyDoc_STRVAR(buffer_doc,
              "directory=None, max_participants=128)\n--\n\n"
              "size bytes of shared memory with a name and a small head. memoryview(b) and numpy.frombuffer(b) are the "
              "memory itself.\n\n"
-             "flags: 32 bits for the user. checksum: verify_checksum() is meant to be used; flush_checksum() runs at "
-             "close of the creator.\n"
+             "flags: 32 bits for the user. checksum=True: close() of this object, its creator, runs flush_checksum().\n"
              "name, mode, persist, directory, max_participants: as for every shared object. Nothing here locks: "
              "processes that write the same bytes\n"
              "at once get a mixture.\n\n"
@@ -170,6 +180,7 @@ open_once(pyshc_buffer_t *b, PyObject *const *v, uint64_t size, bool checksum)
     if (!pyshc_handle_attach(&b->h, &buffer_kind, v[0], NULL, v[6], 0, false, true))
         return false;
     if (b->h.shared != NULL) {
+        b->flushes = false; /* of an earlier try to create it */
         (void)opened(b);
         if (size == 0 || size == b->buffer.size)
             return true;
@@ -218,7 +229,10 @@ buffer_from_shared_memory(PyObject *cls, PyObject *shm)
     pyshc_buffer_t *b = (pyshc_buffer_t *)pyshc_handle_new((PyTypeObject *)cls);
     PyObject *memory = b != NULL ? PyObject_GetAttrString(shm, "buf") : NULL;
     PyObject *name = memory != NULL ? PyObject_GetAttrString(shm, "name") : NULL;
-    if (name == NULL || PyObject_GetBuffer(memory, &b->foreign, PyBUF_CONTIG) < 0) {
+    if (name != NULL && memory == Py_None) {
+        PyErr_Format(PyExc_ValueError, "SharedMemory %R is closed", name);
+        Py_CLEAR(b);
+    } else if (name == NULL || PyObject_GetBuffer(memory, &b->foreign, PyBUF_CONTIG) < 0) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError))
             PyErr_Format(PyExc_TypeError, "from_shared_memory() needs a SharedMemory, not %s", Py_TYPE(shm)->tp_name);
         Py_CLEAR(b);
@@ -368,20 +382,39 @@ buffer_clear(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
 PyDoc_STRVAR(as_array_doc, "as_array($self, shape, dtype, offset=0)\n--\n\nA NumPy array over the memory from offset; "
                            "writing to it writes to the buffer.");
 
+/* NumPy itself would take a negative offset, and pointers to objects out of shared memory. */
+static PyObject *
+array_at(pyshc_buffer_t *b, const pyshc_array_plan_t *plan, PyObject *offset_arg)
+{
+    uint64_t offset = 0;
+    if (offset_arg != NULL && !pyshc_parse_integer(offset_arg, "offset", 0, b->buffer.size, &offset))
+        return NULL;
+    if (plan->nbytes > b->buffer.size - offset) {
+        PyErr_Format(PyExc_ValueError, "an array of %zu bytes at offset %llu does not fit into %R of %llu bytes",
+                     plan->nbytes, (unsigned long long)offset, b, (unsigned long long)b->buffer.size);
+        return NULL;
+    }
+    PyObject *at = PyLong_FromUnsignedLongLong(offset);
+    PyObject *array = NULL;
+    if (at != NULL)
+        array = PyObject_CallFunctionObjArgs(b->h.st->codec.ndarray, plan->shape, plan->type.dtype, b, at, NULL);
+    Py_XDECREF(at);
+    return array;
+}
+
 static PyObject *
 buffer_as_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"shape", "dtype", "offset"};
     pyshc_buffer_t *b = (pyshc_buffer_t *)self;
     PyObject *v[3], *result = NULL;
+    pyshc_array_plan_t plan;
     if (!pyshc_parse("as_array", args, nargs, kwnames, names, 3, 3, 2, v) || !enter(b))
         return NULL;
-    PyObject *numpy = pyshc_numpy_import(b->h.st) == 0 ? PyImport_ImportModule("numpy") : NULL;
-    PyObject *offset = v[2] != NULL ? Py_NewRef(v[2]) : PyLong_FromLong(0);
-    if (numpy != NULL && offset != NULL)
-        result = PyObject_CallMethod(numpy, "ndarray", "OOOO", v[0], v[1], self, offset);
-    Py_XDECREF(offset);
-    Py_XDECREF(numpy);
+    if (pyshc_array_plan(b->h.st, v[0], v[1], &plan) == 0) {
+        result = array_at(b, &plan, v[2]);
+        pyshc_array_plan_clear(&plan);
+    }
     leave(b);
     return result;
 }
@@ -394,24 +427,21 @@ buffer_getbuffer(PyObject *self, Py_buffer *view, int flags)
     if (!enter(b))
         return -1;
     int r = PyBuffer_FillInfo(view, self, b->buffer.data, (Py_ssize_t)b->buffer.size, 0, flags);
-    if (r == 0) {
-        view->internal = b->h.shared;
-        if (is_foreign(b))
-            b->foreign_exports++;
-        else
-            pyshc_shared_export(b->h.shared);
+    if (r == 0 && is_foreign(b)) {
+        b->foreign_exports++;
+    } else if (r == 0 && b->viewed == NULL) {
+        b->viewed = b->h.shared;
+        pyshc_shared_export(b->viewed);
     }
     leave(b);
     return r;
 }
 
 static void
-buffer_releasebuffer(PyObject *self, Py_buffer *view)
+buffer_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 {
     pyshc_buffer_t *b = (pyshc_buffer_t *)self;
-    if (view->internal != NULL) {
-        pyshc_shared_unexport(view->internal);
-    } else {
+    if (is_foreign(b)) {
         b->foreign_exports--;
         release_foreign(b);
     }
@@ -482,6 +512,7 @@ buffer_validate_header(PyObject *self, PyObject *Py_UNUSED(unused))
     return PyBool_FromLong(valid);
 }
 
+/* The handle is pinned. */
 static uint32_t
 checksum_detached(const pyshc_buffer_t *b)
 {
@@ -610,9 +641,15 @@ buffer_close(PyObject *self, PyObject *Py_UNUSED(unused))
     if (is_foreign(b)) {
         shc_a32_store_relaxed(&b->h.closed, 1);
         release_foreign(b);
-    } else {
-        pyshc_handle_close(&b->h);
+        Py_RETURN_NONE;
     }
+    if (b->flushes && !pyshc_handle_is_closed(&b->h)) {
+        PyObject *sum = buffer_flush_checksum(self, NULL);
+        if (sum == NULL)
+            return NULL;
+        Py_DECREF(sum);
+    }
+    pyshc_handle_close(&b->h);
     Py_RETURN_NONE;
 }
 
@@ -645,6 +682,9 @@ static void
 buffer_dealloc(PyObject *self)
 {
     pyshc_buffer_t *b = (pyshc_buffer_t *)self;
+    PyObject_GC_UnTrack(self);
+    if (b->viewed != NULL)
+        pyshc_shared_unexport(b->viewed);
     if (b->foreign.obj != NULL)
         PyBuffer_Release(&b->foreign);
     if (is_foreign(b))

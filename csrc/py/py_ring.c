@@ -137,7 +137,7 @@ ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static bool
 adopt_codec(pyshc_handle_t *h, PyObject *codec)
 {
-    if (codec != NULL)
+    if (codec != NULL && codec != Py_None)
         return parse_codec(h, codec);
     uint64_t kind = h->shared->seg.id.config[SHC_RING_CONFIG_CODEC];
     return pyshc_codec_adopt(h->st, kind, &h->codec) == 0;
@@ -215,7 +215,7 @@ open_once(pyshc_handle_t *h, PyObject *const *v, const ring_options_t *options)
         return false;
     }
     pyshc_creation_t creation = {v[0], v[5], v[6], v[7], v[8]};
-    return parse_codec(h, v[3]) && create(h, &creation, options, &exists);
+    return parse_codec(h, v[3] == Py_None ? NULL : v[3]) && create(h, &creation, options, &exists);
 }
 
 static PyObject *
@@ -245,7 +245,7 @@ ring_open(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
 /* ---- pickling ---- */
 
 PyDoc_STRVAR(rebuild_doc,
-             "_rebuild($type, name, namespace, directory, codec, spin)\n--\n\nAttach as the pickled handle was.");
+             "_rebuild($type, name, namespace, directory, codec, spin, /)\n--\n\nAttach as the pickled handle was.");
 
 static PyObject *
 ring_rebuild(PyObject *cls, PyObject *const *args, Py_ssize_t nargs)
@@ -460,7 +460,7 @@ ring_stats_fields(pyshc_handle_t *h)
         return NULL;
     return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:K,s:K,s:O,s:N}", "bytes_total",
                          (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
-                         (unsigned long long)ring->capacity, "length", (unsigned long long)messages, "sent",
+                         (unsigned long long)ring->capacity, "length", (unsigned long long)length_of(h), "sent",
                          (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
                          (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
                          (unsigned long long)(peak > messages ? peak : messages), "waiters",

@@ -95,6 +95,7 @@ typedef struct reservation {
     uint8_t tag;
     int status;
     Py_ssize_t exports;
+    pyshc_shared_t *viewed; /* once its memory was asked for: NumPy keeps the reservation, but not the buffer */
     PyObject *view;  /* what `with` handed out: memoryview or ndarray */
     PyObject *shape; /* reserve_array: how to make the ndarray */
     PyObject *dtype;
@@ -251,7 +252,7 @@ finish(reservation_t *r, int status, size_t length)
         if (status == COMMITTED)
             shc_event_notify_one(&shared->ring.shm->items);
     }
-    /* The mapping must outlive an array that the user still has; its view holds an export. */
+    /* The mapping must outlive an array that the user still has: `viewed` sees to that. */
     pyshc_shared_release(shared, ours ? 1u << SHC_RING_PRODUCER : 0);
 }
 
@@ -264,13 +265,21 @@ check_open(const reservation_t *r)
     return false;
 }
 
+static bool
+check_unused(const reservation_t *r)
+{
+    if (r->exports == 0)
+        return true;
+    PyErr_SetString(PyExc_BufferError, "the reserved memory is still in use by a view");
+    return false;
+}
+
 /* Takes back what `with` handed out. A memoryview is released; an array becomes read-only. False: still in use. */
 static bool
 recall_view(reservation_t *r)
 {
     if (r->view == NULL)
-        return r->exports == 0 ||
-               (PyErr_SetString(PyExc_BufferError, "the reserved memory is still in use by a view"), false);
+        return check_unused(r);
     if (r->dtype != NULL) {
         PyObject *done = PyObject_CallMethod(r->view, "setflags", "O", Py_False);
         Py_XDECREF(done);
@@ -278,10 +287,25 @@ recall_view(reservation_t *r)
         return done != NULL;
     }
     PyObject *done = PyObject_CallMethod(r->view, "release", NULL);
-    Py_XDECREF(done);
-    if (done != NULL)
-        Py_CLEAR(r->view);
-    return done != NULL;
+    if (done == NULL)
+        return false;
+    Py_DECREF(done);
+    Py_CLEAR(r->view);
+    return check_unused(r); /* a memoryview of a memoryview is not known to the latter */
+}
+
+/* Sends what was reserved. False with an exception: a view is in use; or the channel was shut down meanwhile, and the
+ * reservation is over. */
+static bool
+send_reserved(reservation_t *r, size_t length)
+{
+    if (!recall_view(r))
+        return false;
+    bool is_late = shc_ring_shutdown_flags(&r->shared->ring) != 0;
+    finish(r, is_late ? ABORTED : COMMITTED, length);
+    if (is_late)
+        pyshc_ring_raise(r->handle, SHC_SHUTDOWN);
+    return !is_late;
 }
 
 PyDoc_STRVAR(commit_doc, "commit($self, /, nbytes=None)\n--\n\n"
@@ -308,9 +332,8 @@ reservation_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyOb
         if (!pyshc_parse_integer(values[0], "nbytes", 0, r->length, &length))
             return NULL;
     }
-    if (!recall_view(r))
+    if (!send_reserved(r, (size_t)length))
         return NULL;
-    finish(r, COMMITTED, (size_t)length);
     Py_RETURN_NONE;
 }
 
@@ -349,9 +372,11 @@ reservation_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (r->status != OPEN)
         Py_RETURN_NONE; /* committed or aborted inside the block */
     bool failed = nargs > 0 && args[0] != Py_None;
-    if (!failed && check_open(r) && recall_view(r)) {
-        finish(r, COMMITTED, r->length);
-        Py_RETURN_NONE;
+    if (!failed && check_open(r)) {
+        if (send_reserved(r, r->length))
+            Py_RETURN_NONE;
+        if (r->status != OPEN)
+            return NULL;
     }
     PyObject *result = reservation_abort(self, NULL);
     if (failed)
@@ -374,18 +399,18 @@ reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
     }
     if (PyBuffer_FillInfo(view, self, r->payload + r->offset, (Py_ssize_t)(r->length - r->offset), 0, flags) < 0)
         return -1;
-    if (r->exports++ == 0)
-        pyshc_shared_export(r->shared);
-    view->internal = r->shared;
+    if (r->viewed == NULL) {
+        r->viewed = r->shared;
+        pyshc_shared_export(r->viewed);
+    }
+    r->exports++;
     return 0;
 }
 
 static void
-reservation_releasebuffer(PyObject *self, Py_buffer *view)
+reservation_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 {
-    reservation_t *r = (reservation_t *)self;
-    if (--r->exports == 0)
-        pyshc_shared_unexport(view->internal);
+    ((reservation_t *)self)->exports--;
 }
 
 static void
@@ -396,6 +421,8 @@ reservation_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (r->status == OPEN)
         finish(r, ABORTED, 0);
+    if (r->viewed != NULL)
+        pyshc_shared_unexport(r->viewed);
     Py_XDECREF(r->view);
     Py_XDECREF(r->shape);
     Py_XDECREF(r->dtype);

@@ -83,6 +83,17 @@ pyshc_parse_tuple(const char *function, PyObject *args, PyObject *kwargs, const 
     return check_required(function, names, required, values);
 }
 
+/* An integer beyond all floats: infinite, with its sign. */
+static double
+huge_number(PyObject *arg)
+{
+    PyErr_Clear();
+    PyObject *zero = PyLong_FromLong(0);
+    int negative = zero != NULL ? PyObject_RichCompareBool(arg, zero, Py_LT) : -1;
+    Py_XDECREF(zero);
+    return negative > 0 ? -HUGE_VAL : HUGE_VAL;
+}
+
 bool
 pyshc_parse_timeout(PyObject *arg, uint64_t *deadline_ns)
 {
@@ -91,10 +102,12 @@ pyshc_parse_timeout(PyObject *arg, uint64_t *deadline_ns)
         return true;
     double seconds = PyFloat_AsDouble(arg);
     if (seconds == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError))
+            seconds = huge_number(arg);
+        else if (PyErr_ExceptionMatches(PyExc_TypeError))
             PyErr_Format(PyExc_TypeError, "timeout must be seconds (a number) or None, not %s", Py_TYPE(arg)->tp_name);
-        }
-        return false;
+        if (PyErr_Occurred())
+            return false;
     }
     if (isnan(seconds) || seconds < 0) {
         PyErr_Format(PyExc_ValueError, "timeout must be a non-negative number of seconds or None, not %R", arg);

@@ -146,6 +146,11 @@ pyshc_codec_clear(pyshc_codec_t *codec)
 int
 pyshc_codec_state_init(pyshc_state_t *st)
 {
+#define X(name)                                                                                                        \
+    if ((st->codec.names.n_##name = PyUnicode_InternFromString(#name)) == NULL)                                        \
+        return -1;
+    PYSHC_CODEC_NAMES(X)
+#undef X
     st->codec.empty_tuple = PyTuple_New(0);
     st->codec.dumps_keywords = Py_BuildValue("(s)", "buffer_callback");
     st->codec.loads_keywords = Py_BuildValue("(s)", "buffers");
@@ -189,6 +194,9 @@ pyshc_codec_state_clear(pyshc_codec_state_t *cs)
     Py_CLEAR(cs->dumps_keywords);
     Py_CLEAR(cs->loads_keywords);
     Py_CLEAR(cs->empty_tuple);
+#define X(name) Py_CLEAR(cs->names.n_##name);
+    PYSHC_CODEC_NAMES(X)
+#undef X
 }
 
 /* ---- sending ---- */

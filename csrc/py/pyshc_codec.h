@@ -92,7 +92,20 @@ typedef struct pyshc_dtype_entry {
     uint64_t item_size;
 } pyshc_dtype_entry_t;
 
+/* Attribute names, interned: one made for each look-up would push others out of the interpreter's cache of methods. */
+#define PYSHC_CODEC_NAMES(X)                                                                                           \
+    X(append)                                                                                                          \
+    X(cast) X(char) X(dtype) X(fields) X(hasobject) X(isalignedstruct) X(itemsize) X(kind) X(metadata) X(names) X(str) \
+        X(subdtype) X(type)
+
+typedef struct pyshc_codec_names {
+#define X(name) PyObject *n_##name;
+    PYSHC_CODEC_NAMES(X)
+#undef X
+} pyshc_codec_names_t;
+
 typedef struct pyshc_codec_state {
+    pyshc_codec_names_t names;
     PyObject *keys[PYSHC_CODEC_KEYS];
     pyshc_dtype_entry_t dtypes[PYSHC_CODEC_DTYPES];
     uint32_t next_dtype;

@@ -303,17 +303,17 @@ _Static_assert(sizeof(long) == 8 && sizeof(long long) == 8 && sizeof(float) == s
 
 /* Takes its reference to bytes; gives the shaped view. */
 static PyObject *
-shape_view(PyObject *bytes, uint8_t format, const uint64_t *shape, unsigned ndim)
+shape_view(pyshc_decoder_t *d, PyObject *bytes, uint8_t format, const uint64_t *shape, unsigned ndim)
 {
     PyObject *flat = bytes != NULL ? PyMemoryView_FromObject(bytes) : NULL;
     Py_XDECREF(bytes);
     if (flat == NULL || (format == 'B' && ndim == 1))
         return flat;
     char text[2] = {(char)format, 0};
-    PyObject *result = NULL, *sizes = pyshc_decode_shape_tuple(shape, ndim);
-    if (sizes != NULL)
-        result = ndim == 1 ? PyObject_CallMethod(flat, "cast", "s", text)
-                           : PyObject_CallMethod(flat, "cast", "sO", text, sizes);
+    PyObject *result = NULL, *name = PyUnicode_FromString(text), *sizes = pyshc_decode_shape_tuple(shape, ndim);
+    if (name != NULL && sizes != NULL) /* an empty dimension is understood only if it is the only one, and not named */
+        result = PyObject_CallMethodObjArgs(flat, d->st->codec.names.n_cast, name, ndim == 1 ? NULL : sizes, NULL);
+    Py_XDECREF(name);
     Py_XDECREF(sizes);
     Py_DECREF(flat);
     return result;
@@ -342,7 +342,7 @@ decode_memoryview(pyshc_decoder_t *d)
         bytes = bytearray_from(src, (size_t)length);
     else
         bytes = PyBytes_FromStringAndSize((const char *)src, (Py_ssize_t)length);
-    PyObject *view = shape_view(bytes, format, shape, ndim);
+    PyObject *view = shape_view(d, bytes, format, shape, ndim);
     return view != NULL ? view : pyshc_decode_blame(d, "a memoryview has no possible shape");
 }
 

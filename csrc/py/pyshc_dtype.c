@@ -15,9 +15,9 @@
 
 /* Whether an attribute is this object; an attribute that is missing is not. */
 static bool
-attribute_is(PyObject *obj, const char *name, PyObject *expected)
+attribute_is(PyObject *obj, PyObject *name, PyObject *expected)
 {
-    PyObject *value = PyObject_GetAttrString(obj, name);
+    PyObject *value = PyObject_GetAttr(obj, name);
     if (value == NULL)
         PyErr_Clear();
     Py_XDECREF(value);
@@ -25,9 +25,9 @@ attribute_is(PyObject *obj, const char *name, PyObject *expected)
 }
 
 static bool
-attribute_text(PyObject *obj, const char *name, char *text, size_t room)
+attribute_text(PyObject *obj, PyObject *name, char *text, size_t room)
 {
-    PyObject *value = PyObject_GetAttrString(obj, name);
+    PyObject *value = PyObject_GetAttr(obj, name);
     size_t length = 0;
     bool good = value != NULL && PyUnicode_CheckExact(value) && PyUnicode_IS_COMPACT_ASCII(value) &&
                 (length = (size_t)PyUnicode_GET_LENGTH(value)) < room;
@@ -42,9 +42,9 @@ attribute_text(PyObject *obj, const char *name, char *text, size_t room)
 }
 
 static bool
-attribute_number(PyObject *obj, const char *name, uint64_t *out)
+attribute_number(PyObject *obj, PyObject *name, uint64_t *out)
 {
-    PyObject *value = PyObject_GetAttrString(obj, name);
+    PyObject *value = PyObject_GetAttr(obj, name);
     bool good = value != NULL && PyLong_CheckExact(value);
     *out = good ? PyLong_AsUnsignedLongLong(value) : 0;
     if (PyErr_Occurred()) {
@@ -90,10 +90,10 @@ static bool
 build_plain(builder_t *b, PyObject *dtype, char kind)
 {
     char text[TEXT_MAX], character[TEXT_MAX];
-    if (!attribute_text(dtype, "str", text, sizeof(text)) ||
-        !attribute_text(dtype, "char", character, sizeof(character)))
+    if (!attribute_text(dtype, b->st->codec.names.n_str, text, sizeof(text)) ||
+        !attribute_text(dtype, b->st->codec.names.n_char, character, sizeof(character)))
         return false;
-    if (kind == 'V' && !attribute_is(dtype, "type", b->st->codec.void_))
+    if (kind == 'V' && !attribute_is(dtype, b->st->codec.names.n_type, b->st->codec.void_))
         return false;
     if (strchr("SUVMm", kind) == NULL) {
         if (strlen(character) != 1 || strchr(NUMBER_CHARACTERS, character[0]) == NULL)
@@ -154,8 +154,8 @@ static bool
 build_fields(builder_t *b, PyObject *dtype, PyObject *names, PyObject *fields)
 {
     uint64_t item_size;
-    uint8_t flags = attribute_is(dtype, "isalignedstruct", Py_True) ? SHC_WIRE_ALIGNED : 0;
-    if (!attribute_number(dtype, "itemsize", &item_size) || !PyTuple_CheckExact(names) ||
+    uint8_t flags = attribute_is(dtype, b->st->codec.names.n_isalignedstruct, Py_True) ? SHC_WIRE_ALIGNED : 0;
+    if (!attribute_number(dtype, b->st->codec.names.n_itemsize, &item_size) || !PyTuple_CheckExact(names) ||
         PyTuple_GET_SIZE(names) == 0 || !build_bytes(b, "s", 1) || !build_bytes(b, &flags, 1) ||
         !build_bytes(b, &item_size, sizeof(item_size)) || !build_length(b, (uint64_t)PyTuple_GET_SIZE(names)))
         return false;
@@ -169,9 +169,9 @@ build_fields(builder_t *b, PyObject *dtype, PyObject *names, PyObject *fields)
 static bool
 build_struct(builder_t *b, PyObject *dtype, PyObject *names)
 {
-    if (!attribute_is(dtype, "type", b->st->codec.void_)) /* a record array's */
+    if (!attribute_is(dtype, b->st->codec.names.n_type, b->st->codec.void_)) /* a record array's */
         return false;
-    PyObject *fields = PyObject_GetAttrString(dtype, "fields");
+    PyObject *fields = PyObject_GetAttr(dtype, b->st->codec.names.n_fields);
     bool good = fields != NULL && build_fields(b, dtype, names, fields);
     Py_XDECREF(fields);
     PyErr_Clear();
@@ -182,10 +182,10 @@ static bool
 build_by_shape(builder_t *b, PyObject *dtype)
 {
     char kind[2];
-    PyObject *pair = PyObject_GetAttrString(dtype, "subdtype");
-    PyObject *names = pair != NULL ? PyObject_GetAttrString(dtype, "names") : NULL;
+    PyObject *pair = PyObject_GetAttr(dtype, b->st->codec.names.n_subdtype);
+    PyObject *names = pair != NULL ? PyObject_GetAttr(dtype, b->st->codec.names.n_names) : NULL;
     bool good = false;
-    if (names == NULL || !attribute_text(dtype, "kind", kind, sizeof(kind)))
+    if (names == NULL || !attribute_text(dtype, b->st->codec.names.n_kind, kind, sizeof(kind)))
         PyErr_Clear();
     else if (pair != Py_None)
         good = build_subarray(b, pair);
@@ -201,8 +201,8 @@ build_by_shape(builder_t *b, PyObject *dtype)
 static bool
 build_node(builder_t *b, PyObject *dtype)
 {
-    if (b->depth == DTYPE_DEPTH || !attribute_is(dtype, "hasobject", Py_False) ||
-        !attribute_is(dtype, "metadata", Py_None))
+    if (b->depth == DTYPE_DEPTH || !attribute_is(dtype, b->st->codec.names.n_hasobject, Py_False) ||
+        !attribute_is(dtype, b->st->codec.names.n_metadata, Py_None))
         return false;
     b->depth++;
     bool good = build_by_shape(b, dtype);
@@ -237,20 +237,23 @@ is_digits(const char *text, size_t length)
     return length >= 1 && length <= 9;
 }
 
-/* "8", "8[ns]", "8[25us]"; letters and digits are for NumPy to judge. */
+/* "8", "8[ns]", "8[25us]". NumPy would take a multiple of zero, and divide by it later. */
 static bool
 is_time(const char *text)
 {
-    if (text[0] != '8')
+    static const char *const units[] = {"Y]",  "M]",  "W]",  "D]",  "h]",  "m]", "s]",
+                                        "ms]", "us]", "ns]", "ps]", "fs]", "as]"};
+    if (text[0] != '8' || text[1] != '[')
+        return strcmp(text, "8") == 0;
+    text += 2;
+    size_t digits = strspn(text, "0123456789");
+    if (digits > 9 || text[0] == '0')
         return false;
-    size_t length = strlen(text);
-    if (length == 1)
-        return true;
-    for (size_t i = 2; i + 1 < length; i++) {
-        if (strchr("0123456789/YMWDhmsunpfageric", text[i]) == NULL)
-            return false;
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(units); i++) {
+        if (strcmp(text + digits, units[i]) == 0)
+            return true;
     }
-    return length > 3 && text[1] == '[' && text[length - 1] == ']';
+    return false;
 }
 
 static bool
@@ -371,8 +374,9 @@ parse_descriptor(pyshc_state_t *st, PyObject *descriptor, uint64_t *item_size)
     const uint8_t *text = (const uint8_t *)PyBytes_AS_STRING(descriptor);
     parser_t p = {.in = {.at = text, .end = text + PyBytes_GET_SIZE(descriptor)}, .st = st};
     PyObject *dtype = parse_node(&p);
-    if (dtype != NULL && (shc_wire_left(&p.in) != 0 || !attribute_is(dtype, "hasobject", Py_False) ||
-                          !attribute_is(dtype, "subdtype", Py_None) || !attribute_number(dtype, "itemsize", item_size)))
+    if (dtype != NULL && (shc_wire_left(&p.in) != 0 || !attribute_is(dtype, st->codec.names.n_hasobject, Py_False) ||
+                          !attribute_is(dtype, st->codec.names.n_subdtype, Py_None) ||
+                          !attribute_number(dtype, st->codec.names.n_itemsize, item_size)))
         Py_CLEAR(dtype);
     return dtype;
 }
@@ -401,25 +405,25 @@ pyshc_dtype_clear(pyshc_dtype_entry_t *entry)
 }
 
 static bool
-is_current(const pyshc_dtype_entry_t *entry)
+is_current(const pyshc_codec_state_t *cs, const pyshc_dtype_entry_t *entry)
 {
-    return entry->names == NULL || attribute_is(entry->dtype, "names", entry->names);
+    return entry->names == NULL || attribute_is(entry->dtype, cs->names.n_names, entry->names);
 }
 
 /* Notes the names; false: not to be kept. */
 static bool
-note_names(pyshc_dtype_entry_t *entry)
+note_names(const pyshc_codec_state_t *cs, pyshc_dtype_entry_t *entry)
 {
     const char *text = PyBytes_AS_STRING(entry->descriptor);
     if (text[0] != 's')
         return true;
-    entry->names = PyObject_GetAttrString(entry->dtype, "names");
-    PyObject *fields = PyObject_GetAttrString(entry->dtype, "fields");
+    entry->names = PyObject_GetAttr(entry->dtype, cs->names.n_names);
+    PyObject *fields = PyObject_GetAttr(entry->dtype, cs->names.n_fields);
     bool flat = entry->names != NULL && fields != NULL && PyTuple_CheckExact(entry->names);
     for (Py_ssize_t i = 0; flat && i < PyTuple_GET_SIZE(entry->names); i++) {
         PyObject *field = PyObject_GetItem(fields, PyTuple_GET_ITEM(entry->names, i));
-        flat = field != NULL && attribute_is(PyTuple_GET_ITEM(field, 0), "names", Py_None) &&
-               attribute_is(PyTuple_GET_ITEM(field, 0), "subdtype", Py_None);
+        flat = field != NULL && attribute_is(PyTuple_GET_ITEM(field, 0), cs->names.n_names, Py_None) &&
+               attribute_is(PyTuple_GET_ITEM(field, 0), cs->names.n_subdtype, Py_None);
         Py_XDECREF(field);
     }
     PyErr_Clear();
@@ -438,7 +442,7 @@ find_by_dtype(pyshc_codec_state_t *cs, PyObject *dtype, pyshc_dtype_entry_t *out
             *out = held(&cs->dtypes[i]);
     }
     PYSHC_GUARD_UNLOCK(&cs->guard);
-    if (found && !is_current(out)) {
+    if (found && !is_current(cs, out)) {
         pyshc_dtype_clear(out);
         found = false;
     }
@@ -458,7 +462,7 @@ find_by_descriptor(pyshc_codec_state_t *cs, const uint8_t *text, size_t length, 
             *out = held(&cs->dtypes[i]);
     }
     PYSHC_GUARD_UNLOCK(&cs->guard);
-    if (found && !is_current(out)) {
+    if (found && !is_current(cs, out)) {
         pyshc_dtype_clear(out);
         found = false;
     }
@@ -468,7 +472,7 @@ find_by_descriptor(pyshc_codec_state_t *cs, const uint8_t *text, size_t length, 
 static void
 remember(pyshc_codec_state_t *cs, pyshc_dtype_entry_t *entry)
 {
-    if (!note_names(entry))
+    if (!note_names(cs, entry))
         return;
     pyshc_dtype_entry_t kept = held(entry);
     PYSHC_GUARD_LOCK(&cs->guard);

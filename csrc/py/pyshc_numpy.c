@@ -184,7 +184,7 @@ encode_array(pyshc_encoder_t *e, PyObject *obj)
     int r = pyshc_encode_once(e, obj);
     if (r != 0)
         return r;
-    PyObject *dtype = PyObject_GetAttrString(obj, "dtype");
+    PyObject *dtype = PyObject_GetAttr(obj, e->st->codec.names.n_dtype);
     if (dtype == NULL)
         return PYSHC_RAISED;
     r = pyshc_dtype_describe(e->st, dtype, &type);
@@ -227,10 +227,10 @@ static int
 encode_scalar(pyshc_encoder_t *e, PyObject *obj)
 {
     pyshc_dtype_entry_t type;
-    PyObject *dtype = PyObject_GetAttrString(obj, "dtype");
+    PyObject *dtype = PyObject_GetAttr(obj, e->st->codec.names.n_dtype);
     if (dtype == NULL)
         return PYSHC_RAISED;
-    PyObject *scalar_type = PyObject_GetAttrString(dtype, "type");
+    PyObject *scalar_type = PyObject_GetAttr(dtype, e->st->codec.names.n_type);
     int r = PYSHC_NOT_NATIVE;
     if (scalar_type == NULL)
         r = PYSHC_RAISED;

@@ -30,7 +30,8 @@ find_pickle(pyshc_state_t *st)
 static PyObject *
 call_dumps(pyshc_state_t *st, PyObject *obj, PyObject *buffers)
 {
-    PyObject *append = PyObject_GetAttrString(buffers, "append"), *protocol = PyLong_FromLong(5), *stream = NULL;
+    PyObject *append = PyObject_GetAttr(buffers, st->codec.names.n_append), *protocol = PyLong_FromLong(5),
+             *stream = NULL;
     if (append != NULL && protocol != NULL) {
         PyObject *args[] = {obj, protocol, append};
         stream = PyObject_Vectorcall(st->codec.pickle_dumps, args, 2, st->codec.dumps_keywords);

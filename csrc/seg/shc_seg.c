@@ -143,18 +143,14 @@ int
 shc_seg_locate(int dir_fd, const char *file, bool any_owner, int *fd, shc_os_file_info_t *info)
 {
     int opened;
-    shc_identity_t me;
     int r = shc_os_file_open(dir_fd, file, &opened);
     if (r == -ELOOP || r == -EINVAL)
         return SHC_E_NOT_SEGMENT;
     if (r != 0)
         return r;
     r = shc_os_file_info(opened, info);
-    if (r == 0 && !any_owner) {
-        r = shc_os_identity(&me);
-        if (r == 0 && info->uid != me.uid)
-            r = SHC_E_FOREIGN_USER;
-    }
+    if (r == 0 && !any_owner && info->uid != shc_os_uid())
+        r = SHC_E_FOREIGN_USER;
     if (r != 0)
         shc_os_close(opened);
     else

@@ -13,15 +13,17 @@
  *     OPEN(n)          --unlink()-->                    DOOMED(me)
  *     DOOMED(dead)     --anybody-->                     DOOMED(me)
  *     DOOMED(me)       --name removed-->                UNLINKED
+ *     DOOMED(me)       --the system refuses-->          OPEN(n+1), or DOOMED(dead) as it was
  *
  * Only the participant stamped in DOOMED unlinks, and only after seeing that the name still leads to this file:
  * nobody else can remove it meanwhile, so the name of a new segment can never be hit. An attacher whose OPEN(n) ->
- * OPEN(n+1) fails because of DOOMED or UNLINKED leaves its slot again: for it the segment does not exist.
+ * OPEN(n+1) fails because of DOOMED or UNLINKED leaves its slot again: for it the segment does not exist. Who reaps or
+ * unlinks without using the segment takes a slot as a visitor, whom nobody counts as a user.
  *
  * Guarantees
  *   (a) Attach never succeeds on a segment whose name is being or has been removed.
  *   (b) A name is removed only if, at the instant of the OPEN -> DOOMED step, no living process had completed an
- *       attach, or unlink() was asked for.
+ *       attach, or unlink() was asked for, or `life` holds what no correct process writes.
  *   (c) A stopped process that holds DOOMED delays re-use of that one name and nothing else (SHC_GONE / -EEXIST say
  *       so).
  *   (d) All memory is reserved at create: a full file system is -ENOSPC there, never SIGBUS later. (A hostile owner
@@ -31,7 +33,8 @@
  * Pairs
  *   A1 <- R1: who reads UNLINKED knows the name is gone (the unlink happened before).
  *   AR1: every step of `life`. A joiner's slot store precedes its AR1, a leaver's AR1 follows its look at the slots:
- *        either the leaver sees the joiner's slot, or the joiner's AR1 fails, or the leaver's does.
+ *        either the leaver sees the joiner's slot, or the joiner's AR1 fails, or the leaver's does. Of several that
+ *        leave at once, the last to begin sees all others LEAVING (SC1 of shc_participant.h).
  *
  * Crash points
  *   create, before link       unnamed file: the kernel frees it. Private name: the next sweep of the directory
@@ -124,7 +127,8 @@ void shc_seg_leave(shc_seg_t *seg, int dir_fd, const char *file);
 
 void shc_seg_unmap(shc_seg_t *seg);
 
-/* Removes the name now. 0, or -ENOENT if it is gone already. */
+/* Removes the name now. 0; -ENOENT if it is gone already; SHC_GONE: a living process is at it. If the system refuses,
+ * the segment is as it was. */
 SHC_MUST_USE int shc_seg_unlink(shc_seg_t *seg, int dir_fd, const char *file);
 
 /* Sweeps everything that dead participants held and frees their slots. Returns how many. */

@@ -15,19 +15,27 @@ shc_seg__confirm(shc_seg_t *seg)
     return false;
 }
 
-/* The name is ours to remove: DOOMED(me) is set. If the system refuses, DOOMED stays, and becomes anybody's once we
- * leave. */
+/* What `life` was before we doomed the name, as something that was not seen before: who has read the older word cannot
+ * go on from it. */
+static uint64_t
+undoomed(uint64_t before)
+{
+    bool was_open = shc_seg_life_state(before) == SHC_SEG_OPEN;
+    return was_open ? shc_seg_life_word(SHC_SEG_OPEN, 0, shc_seg_life_number(before) + 1) : before;
+}
+
+/* The name is ours to remove: `life` went from `before` to DOOMED(me). If the system refuses, it goes back. */
 static int
-remove_name(shc_seg_t *seg, int dir_fd, const char *file)
+remove_name(shc_seg_t *seg, int dir_fd, const char *file, uint64_t before)
 {
     bool same = false;
     int r = shc_os_file_is(dir_fd, file, seg->dev, seg->ino, &same);
     if (r == 0 && same)
         r = shc_os_file_unlink(dir_fd, file);
-    if (r != 0 && r != -ENOENT)
-        return r;
-    shc_a64_store_release(&shc_seg_shm(seg)->life, shc_seg_life_word(SHC_SEG_UNLINKED, 0, 0)); /* R1 */
-    return 0;
+    r = r == -ENOENT ? 0 : r;
+    uint64_t after = r == 0 ? shc_seg_life_word(SHC_SEG_UNLINKED, 0, 0) : undoomed(before);
+    shc_a64_store_release(&shc_seg_shm(seg)->life, after); /* R1 */
+    return r;
 }
 
 static uint64_t
@@ -52,11 +60,27 @@ shc_seg__remove_if_unused(shc_seg_t *seg, int dir_fd, const char *file)
     while (shc_seg_life_state(word) == SHC_SEG_OPEN) {
         if (shc_participant_count_alive(&seg->participants, seg->index, 1, &seg->self->id) != 0)
             return SHC_BUSY;
+        uint64_t before = word;
         if (shc_a64_cas_seq_cst(life, &word, doomed_by_me(seg))) /* AR1 */
-            return remove_name(seg, dir_fd, file);
+            return remove_name(seg, dir_fd, file, before);
     }
     bool abandoned = shc_seg_life_state(word) == SHC_SEG_DOOMED && remover_is_dead(seg, word);
     return abandoned ? shc_seg__remove(seg, dir_fd, file) : SHC_GONE;
+}
+
+/* 0 if the name may be doomed from this word on, else why it is not ours to remove. */
+static int
+may_doom(const shc_seg_t *seg, int dir_fd, const char *file, uint64_t word)
+{
+    bool same = false;
+    switch (shc_seg_life_state(word)) {
+    case SHC_SEG_OPEN:
+        return 0;
+    case SHC_SEG_DOOMED:
+        return remover_is_dead(seg, word) ? 0 : SHC_GONE;
+    default: /* The name is gone, or a scribbler says so: no such word may make it eternal. */
+        return shc_os_file_is(dir_fd, file, seg->dev, seg->ino, &same) == 0 && same ? 0 : -ENOENT;
+    }
 }
 
 int
@@ -65,18 +89,12 @@ shc_seg__remove(shc_seg_t *seg, int dir_fd, const char *file)
     shc_a64_t *life = &shc_seg_shm(seg)->life;
     uint64_t word = shc_a64_load_acquire(life); /* A1 */
     for (;;) {
-        switch (shc_seg_life_state(word)) {
-        case SHC_SEG_OPEN:
-            break;
-        case SHC_SEG_DOOMED:
-            if (!remover_is_dead(seg, word))
-                return SHC_GONE;
-            break;
-        default:
-            return -ENOENT;
-        }
+        uint64_t before = word;
+        int r = may_doom(seg, dir_fd, file, word);
+        if (r != 0)
+            return r;
         if (shc_a64_cas_seq_cst(life, &word, doomed_by_me(seg))) /* AR1 */
-            return remove_name(seg, dir_fd, file);
+            return remove_name(seg, dir_fd, file, before);
     }
 }
 
@@ -102,19 +120,42 @@ shc_seg_leave(shc_seg_t *seg, int dir_fd, const char *file)
     seg->epoch = 0;
 }
 
-int
-shc_seg__join(shc_seg_t *seg)
+typedef int (*take_slot_fn)(const shc_participants_t *, const shc_identity_t *, uint32_t *, uint32_t *);
+
+static int
+take_slot(shc_seg_t *seg, take_slot_fn take)
 {
     uint32_t index, generation;
-    int r = shc_participant_join(&seg->participants, &seg->self->id, &index, &generation);
-    if (r == SHC_FULL && shc_participant_reap(&seg->participants, &seg->self->id, seg->spec->sweep, seg) > 0)
-        r = shc_participant_join(&seg->participants, &seg->self->id, &index, &generation);
+    int r = take(&seg->participants, &seg->self->id, &index, &generation);
+    if (r == SHC_FULL) {
+        (void)shc_seg_reap_participants(seg);
+        r = take(&seg->participants, &seg->self->id, &index, &generation);
+    }
     if (r != 0)
         return SHC_E_PARTICIPANTS;
     seg->index = index;
     seg->generation = generation;
     seg->epoch = seg->self->epoch;
     return 0;
+}
+
+int
+shc_seg__join(shc_seg_t *seg)
+{
+    return take_slot(seg, shc_participant_join);
+}
+
+int
+shc_seg__visit(shc_seg_t *seg)
+{
+    return take_slot(seg, shc_participant_visit);
+}
+
+void
+shc_seg__end_visit(shc_seg_t *seg)
+{
+    shc_participant_end_leave(&seg->participants, seg->index);
+    seg->epoch = 0;
 }
 
 int

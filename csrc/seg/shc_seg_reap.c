@@ -69,7 +69,8 @@ shc_seg_list_participants(int dir_fd, const char *file, shc_self_t *self, shc_se
     return n;
 }
 
-/* Joins a segment that nobody living uses, so that the removal has an owner, and removes its name. */
+/* Removes the name of a segment that nobody living uses. As a visitor: of several who do this at once, none takes
+ * another for a user. */
 static int
 reap_mapped(shc_seg_t *seg, int dir_fd, const char *file)
 {
@@ -77,15 +78,14 @@ reap_mapped(shc_seg_t *seg, int dir_fd, const char *file)
     if (shc_seg_life_state(life) == SHC_SEG_OPEN &&
         shc_participant_count_alive(&seg->participants, SHC_PARTICIPANT_MAX, 1, &seg->self->id) != 0)
         return SHC_BUSY;
-    int r = shc_seg__join(seg);
+    int r = shc_seg__visit(seg);
     if (r != 0)
         return r;
     if (shc_seg_life_state(life) == SHC_SEG_OPEN)
         r = shc_seg__remove_if_unused(seg, dir_fd, file);
     else
         r = shc_seg__remove(seg, dir_fd, file);
-    shc_participant_begin_leave(&seg->participants, seg->index);
-    shc_participant_end_leave(&seg->participants, seg->index);
+    shc_seg__end_visit(seg);
     return r;
 }
 
@@ -123,11 +123,10 @@ shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *self)
     int r = open_any(dir_fd, file, self, &info, &seg);
     if (r != 0)
         return r;
-    r = shc_seg__join(&seg);
+    r = shc_seg__visit(&seg);
     if (r == 0) {
         r = shc_seg__remove(&seg, dir_fd, file);
-        shc_participant_begin_leave(&seg.participants, seg.index);
-        shc_participant_end_leave(&seg.participants, seg.index);
+        shc_seg__end_visit(&seg);
     }
     shc_seg_unmap(&seg);
     return r;

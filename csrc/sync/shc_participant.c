@@ -50,8 +50,9 @@ slot_is_dead(shc_participant_shm_t *slot, const shc_identity_t *me, uint64_t *wo
     }
 }
 
-int
-shc_participant_join(const shc_participants_t *table, const shc_identity_t *me, uint32_t *index, uint32_t *generation)
+static int
+take_slot(const shc_participants_t *table, const shc_identity_t *me, uint32_t phase, uint32_t *index,
+          uint32_t *generation)
 {
     for (uint32_t i = 0; i < table->count; i++) {
         shc_participant_shm_t *slot = &table->slots[i];
@@ -63,13 +64,24 @@ shc_participant_join(const shc_participants_t *table, const shc_identity_t *me, 
         if (!shc_a64_cas_seq_cst(&slot->state, &word, joining)) /* AR1 */
             continue;
         fill_identity(slot, me, shc_os_wall_ns());
-        uint64_t live = shc_participant_word(SHC_PARTICIPANT_LIVE, me->pid, g);
-        shc_a64_store_release(&slot->state, live); /* R1 */
+        shc_a64_store_release(&slot->state, shc_participant_word(phase, me->pid, g)); /* R1 */
         *index = i;
         *generation = g;
         return 0;
     }
     return SHC_FULL;
+}
+
+int
+shc_participant_join(const shc_participants_t *table, const shc_identity_t *me, uint32_t *index, uint32_t *generation)
+{
+    return take_slot(table, me, SHC_PARTICIPANT_LIVE, index, generation);
+}
+
+int
+shc_participant_visit(const shc_participants_t *table, const shc_identity_t *me, uint32_t *index, uint32_t *generation)
+{
+    return take_slot(table, me, SHC_PARTICIPANT_LEAVING, index, generation);
 }
 
 void
@@ -80,6 +92,7 @@ shc_participant_begin_leave(const shc_participants_t *table, uint32_t index)
     uint64_t leaving =
         shc_participant_word(SHC_PARTICIPANT_LEAVING, shc_participant_actor(word), shc_participant_generation(word));
     (void)shc_a64_cas_seq_cst(&slot->state, &word, leaving); /* AR1 */
+    shc_fence_seq_cst();                                     /* SC1 */
 }
 
 void
@@ -112,10 +125,9 @@ shc_participant_count_alive(const shc_participants_t *table, uint32_t self_index
     uint32_t alive = 0;
     for (uint32_t i = 0; i < table->count && alive < enough; i++) {
         uint64_t word = shc_a64_load_acquire(&table->slots[i].state); /* A1 */
-        uint32_t phase = shc_participant_phase(word);
-        if (i == self_index || (phase != SHC_PARTICIPANT_LIVE && phase != SHC_PARTICIPANT_JOINING))
+        if (i == self_index || shc_participant_phase(word) != SHC_PARTICIPANT_LIVE)
             continue;
-        if (!slot_is_dead(&table->slots[i], me, &word))
+        if (!slot_is_dead(&table->slots[i], me, &word) && shc_participant_phase(word) == SHC_PARTICIPANT_LIVE)
             alive++;
     }
     return alive;

@@ -8,6 +8,7 @@
  * store:
  *
  *     FREE(g) --join--> JOINING(g, my pid) --identity filled--> LIVE(g)
+ *     FREE(g) --visit--> JOINING(g, my pid) --identity filled--> LEAVING(g)
  *     LIVE(g) --close begins--> LEAVING(g) --close done--> FREE(g+1)
  *     LIVE | LEAVING | JOINING | DEAD (g), process dead --> REAPING(g, reaper's pid) --swept--> FREE(g+1)
  *     REAPING(g, pid), that pid dead --> REAPING(g, my pid): the sweep starts again (it is idempotent)
@@ -23,11 +24,12 @@
  *   A1 <- R1: a reader that sees LIVE (or LEAVING) sees the identity that was filled before.
  *   A1 <- R2: a joiner that sees FREE(g+1) sees everything that the leaver or the sweep changed before.
  *   AR1: claims a slot (join, leave begins, reap); as acquire it pairs with R1 and R2, as release it publishes nothing.
+ *   SC1: who begins to leave and then counts the others has a fence in between: of two that leave at once, at least one
+ *        sees the other LEAVING.
  *
  * Crash points (where killed -> what stays -> who mends it)
  *   after FREE->JOINING      JOINING(pid)      any reaper: by pid alone. If that pid was reused meanwhile, the slot
- *                            stays
- *                                              taken until the stranger ends; nothing else is affected.
+ *                                              stays taken until the stranger ends; nothing else is affected.
  *   while LIVE               LIVE              any reaper sweeps what it held
  *   after LIVE->LEAVING      LEAVING           the same
  *   while reaping            REAPING(pid)      the next reaper sweeps again
@@ -50,7 +52,12 @@ typedef void (*shc_sweep_fn)(void *arg, uint32_t index, uint32_t generation);
 SHC_MUST_USE int shc_participant_join(const shc_participants_t *table, const shc_identity_t *me, uint32_t *index,
                                       uint32_t *generation);
 
-/* LIVE -> LEAVING: from now on the process does not count as using the segment. */
+/* The same for who does not use the segment, but needs a name of its own for a step that is stamped with one: nobody
+ * counts it. Ends with end_leave. */
+SHC_MUST_USE int shc_participant_visit(const shc_participants_t *table, const shc_identity_t *me, uint32_t *index,
+                                       uint32_t *generation);
+
+/* LIVE -> LEAVING: from now on the process does not count as using the segment. A count of the others may follow (SC1). */
 void shc_participant_begin_leave(const shc_participants_t *table, uint32_t index);
 
 /* LEAVING -> FREE. The caller has given back all it held. */
@@ -61,8 +68,8 @@ void shc_participant_end_leave(const shc_participants_t *table, uint32_t index);
 bool shc_participant_is_dead(const shc_participants_t *table, uint32_t index, uint32_t generation,
                              uint32_t generation_mask, const shc_identity_t *me);
 
-/* How many processes other than `self_index` (pass SHC_PARTICIPANT_MAX for none) use the segment or are about to; stops
- * counting at `enough`. */
+/* How many living processes other than `self_index` (pass SHC_PARTICIPANT_MAX for none) use the segment; who is still
+ * joining or already leaving does not. Stops counting at `enough`. */
 uint32_t shc_participant_count_alive(const shc_participants_t *table, uint32_t self_index, uint32_t enough,
                                      const shc_identity_t *me);
 

@@ -45,7 +45,7 @@ class RingLink:
     def attach(self) -> None:
         self._open(RingBufferChannel.attach)
 
-    def _open(self, ring: Callable[[str], RingBufferChannel]) -> None:
+    def _open(self, ring: Callable[[str], RingBufferChannel[Any]]) -> None:
         self._tasks = ring(self._names[0])
         try:
             self._results = ring(self._names[1])
@@ -74,7 +74,7 @@ class RingLink:
         self._results.close()
 
 
-def _new_ring(name: str) -> RingBufferChannel:
+def _new_ring(name: str) -> RingBufferChannel[Any]:
     return RingBufferChannel(_CAPACITY, name=name, buffer_size=_BUFFER_SIZE)
 
 

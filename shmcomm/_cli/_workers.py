@@ -1,9 +1,11 @@
 """The worker processes of the demo: what runs in them, and how they are started."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
@@ -72,6 +74,10 @@ def _serve(link: Link, handle: Callable[[int, str], Any]) -> None:
 def _leave_with_parent(link: Link) -> None:
     """A parent that was killed says no goodbye: stop when it is gone, so that its segments go too."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
+    if parent is None:
+        return
+    connection.wait([parent.sentinel])
+    while os.getppid() == parent.pid:  # it still lets go of its memory, and whoever lives keeps segments alive
+        time.sleep(0.01)
+    with contextlib.suppress(ValueError):  # the main thread was faster and has closed the link
         link.stop()

@@ -222,7 +222,7 @@ TEST_LIMIT(a_death_costs_slices_only, 120)
 {
     static const model_t models[] = {
         {.name = "2 waiters, 2 puts, one dies", .threads = 3, .body = {waiter, waiter, notifier},
-         .reset = reset_two_slices, .finish = finish, .preemptions = 3, .kills = 1},
+         .reset = reset_two_slices, .finish = finish, .preemptions = 3, .kills = 1, .early_timeouts = 1},
         {.name = "2 waiters, 2 puts, two die", .threads = 3, .body = {waiter, waiter, notifier},
          .reset = reset_two_slices, .finish = finish, .preemptions = 2, .kills = 2},
         {.name = "2 waiters, notify_all, one dies", .threads = 3, .body = {waiter, waiter, notifier},

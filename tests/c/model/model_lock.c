@@ -232,7 +232,9 @@ TEST_LIMIT(one_inside_and_no_wake_up_lost, 120)
         {.name = "2 threads, one that tries only", .threads = 3, .body = {worker, worker, trier},
          .reset = reset_once, .finish = finish_undisturbed, .preemptions = 4},
         {.name = "2 threads, one that gives up", .threads = 3, .body = {worker, worker, impatient},
-         .reset = reset_once, .finish = finish_undisturbed, .preemptions = 3},
+         .reset = reset_once, .finish = finish_undisturbed, .preemptions = 4, .early_timeouts = 2},
+        {.name = "3 threads, slices end early", .threads = 3, .body = {worker, worker, worker}, .reset = reset_once,
+         .finish = finish_undisturbed, .preemptions = 4, .early_timeouts = 2},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -243,9 +245,9 @@ TEST_LIMIT(deaths_are_survived_and_announced, 120)
         {.name = "2 threads, one dies", .threads = 2, .body = {worker, worker}, .reset = reset_twice,
          .finish = finish, .preemptions = 3, .kills = 1},
         {.name = "3 threads, one dies", .threads = 3, .body = {worker, worker, worker}, .reset = reset_once,
-         .finish = finish, .preemptions = 3, .kills = 1},
+         .finish = finish, .preemptions = 4, .kills = 1, .early_timeouts = 1},
         {.name = "3 threads, two die", .threads = 3, .body = {worker, worker, worker}, .reset = reset_once,
-         .finish = finish, .preemptions = 2, .kills = 2},
+         .finish = finish, .preemptions = 3, .kills = 2, .early_timeouts = 1},
         {.name = "2 threads and one that tries, one dies", .threads = 3, .body = {worker, worker, trier},
          .reset = reset_once, .finish = finish, .preemptions = 3, .kills = 1},
     };

@@ -279,7 +279,7 @@ TEST_LIMIT(every_message_once_and_in_order, 120)
 {
     static const model_t models[] = {
         {.name = "producer and consumer", .threads = 2, .body = {produce, consume}, .reset = reset,
-         .finish = finish_undisturbed, .preemptions = 5},
+         .finish = finish_undisturbed, .preemptions = 4},
         {.name = "producer, consumer, somebody shuts down", .threads = 3, .body = {produce, consume, close_ring},
          .reset = reset, .finish = finish, .preemptions = 3},
         {.name = "two that want to be the producer", .threads = 2, .body = {compete, compete},
@@ -301,7 +301,7 @@ TEST_LIMIT(an_heir_does_the_rest, 120)
          .reset = reset_with_slots, .finish = finish, .preemptions = 3, .kills = 1},
         {.name = "the same, and somebody reaps", .threads = 3, .body = {compete, compete, reap},
          .reset = reset_with_slots, .finish = finish, .preemptions = 2, .kills = 1, .killable = 3},
-        {.name = "two of these die", .threads = 4, .body = {compete, compete, reap, reap},
+        {.name = "two of these die", .threads = 3, .body = {compete, compete, reap},
          .reset = reset_with_slots, .finish = finish, .preemptions = 1, .kills = 2},
     };
     run_all(models, SHC_ARRAY_SIZE(models));

@@ -1,5 +1,6 @@
 /* The operating system of the schedule explorer, in the place of csrc/os: #included by a model_*.c. Processes are the
- * explorer's threads, sleeping is known to it, time is virtual, files are arrays. */
+ * explorer's threads, sleeping is known to it, time is virtual, files are arrays. It must define everything in shc_os.h
+ * that the core calls, or the linker takes the real body as well and finds each function twice. */
 #include <errno.h>
 #include <string.h>
 
@@ -14,7 +15,6 @@
 
 typedef struct fake_file {
     uint64_t size;
-    bool linked; /* has, or once had, a public name: its memory can be known to others */
     _Alignas(128) uint8_t bytes[FAKE_FILE_BYTES];
 } fake_file_t;
 
@@ -40,8 +40,10 @@ static void fake_on_unlink(uint32_t file);
 static SHC_UNUSED void
 fake_reset(void)
 {
-    for (uint32_t i = 0; i < fake.n_files; i++)
-        memset(&fake.files[i], 0, sizeof fake.files[i]);
+    for (uint32_t i = 0; i < fake.n_files; i++) {
+        memset(fake.files[i].bytes, 0, fake.files[i].size);
+        fake.files[i].size = 0;
+    }
     fake.n_files = 0;
     memset(fake.names, 0, sizeof fake.names);
     memset(fake.fork_words, 0, sizeof fake.fork_words);
@@ -107,6 +109,12 @@ shc_os_identity(shc_identity_t *out)
 {
     *out = (shc_identity_t){.pid = FAKE_FIRST_PID + fake_process(), .uid = 1, .start = 5, .pidns = 7};
     return 0;
+}
+
+uint32_t
+shc_os_uid(void)
+{
+    return 1;
 }
 
 bool
@@ -178,8 +186,7 @@ shc_os_file_publish(int dir_fd, int fd, const char *tmp_name, const char *name)
             continue;
         strncpy(fake.names[i].text, name, sizeof fake.names[i].text - 1);
         fake.names[i].file = (uint32_t)(fd - FAKE_FIRST_FD) + 1;
-        file_of_fd(fd)->linked = true;
-        model_share(file_of_fd(fd)->bytes, FAKE_FILE_BYTES);
+        model_share(file_of_fd(fd)->bytes, FAKE_FILE_BYTES); /* until now nobody else could know it */
         return 0;
     }
     model_failed(__FILE__, __LINE__, "more names than the fake has");

@@ -51,6 +51,7 @@ static struct {
     unsigned preemptions;
     unsigned deaths;
     unsigned timeouts;
+    unsigned early_timeouts;
     unsigned points;
     uint64_t now_ns;
     uint64_t sleeps;
@@ -274,7 +275,6 @@ model_exit(void)
     leave_for_main();
 }
 
-/* Which thread is to go on, among those that can. */
 static unsigned
 other_runnable(uint32_t *list)
 {
@@ -283,6 +283,26 @@ other_runnable(uint32_t *list)
         if (i != now.running && now.threads[i].state == RUNNABLE)
             list[n++] = i;
     return n;
+}
+
+/* Those too whose sleep may end before somebody has to wait for it. */
+static unsigned
+other_possible(uint32_t *list)
+{
+    unsigned n = other_runnable(list);
+    for (uint32_t i = 0; i < now.model->threads && now.early_timeouts < now.model->early_timeouts; i++)
+        if (now.threads[i].state == ASLEEP && now.threads[i].deadline_ns != NEVER)
+            list[n++] = i;
+    return n;
+}
+
+static void
+time_out(thread_t *t)
+{
+    if (t->deadline_ns > now.now_ns)
+        now.now_ns = t->deadline_ns;
+    t->state = RUNNABLE;
+    t->wake_reason = MODEL_TIMED_OUT;
 }
 
 static uint32_t preempted_by = MODEL_NOBODY; /* tells the main loop which thread a preemption chose */
@@ -296,7 +316,7 @@ point(const char *where, uintptr_t word)
     now.word = word;
     if (++now.points > POINTS_MAX)
         model_failed(__FILE__, __LINE__, "the schedule does not end");
-    unsigned n = now.preemptions < now.bound ? other_runnable(others) : 0;
+    unsigned n = now.preemptions < now.bound ? other_possible(others) : 0;
     unsigned c = choose(1 + n + may_die(now.running));
     if (c == 0) {
         trace("", where);
@@ -306,6 +326,10 @@ point(const char *where, uintptr_t word)
         die(where);
     now.preemptions++;
     preempted_by = others[c - 1];
+    if (now.threads[preempted_by].state == ASLEEP) {
+        now.early_timeouts++;
+        time_out(&now.threads[preempted_by]);
+    }
     back_to_main();
     now.word = word;
     trace("", where);
@@ -386,10 +410,7 @@ pass_time(void)
     if (first == NULL)
         return false;
     now.timeouts++;
-    if (first->deadline_ns > now.now_ns)
-        now.now_ns = first->deadline_ns;
-    first->state = RUNNABLE;
-    first->wake_reason = MODEL_TIMED_OUT;
+    time_out(first);
     return true;
 }
 
@@ -399,7 +420,7 @@ static void
 begin_schedule(void)
 {
     now.depth = 0;
-    now.preemptions = now.deaths = now.timeouts = now.points = 0;
+    now.preemptions = now.deaths = now.timeouts = now.early_timeouts = now.points = 0;
     now.now_ns = UINT64_C(1000000000);
     now.sleeps = 0;
     now.failed = false;

@@ -8,11 +8,12 @@
  * switched. Each logical thread is a process of its own: killed, it stays dead for shc_os_is_dead.
  *
  * Choices, enumerated depth first by running the program again and again from its start:
- *     at a point     go on; switch to another thread that can run (a preemption); die (if kills are left)
+ *     at a point     go on; switch to another thread that can run (a preemption); let a sleeper with a deadline time out
+ *                    and switch to it (a preemption, too; if early_timeouts are left); die (if kills are left)
  *     at a sleep     fall asleep; die in it
  *     at a wake      which sleeper; whether it dies instead of running on
  *     no choice      switching away from a thread that sleeps, ended or died is free
- * Time passes only when nobody can run: then the sleeper with the earliest deadline times out. Nobody with a deadline is a
+ * Else time passes only when nobody can run: then the sleeper with the earliest deadline times out. Nobody with a deadline is a
  * deadlock, which is how lost wake-ups show.
  *
  * The bounds are raised one by one (iterative context bounding), so that a failure is shown with the fewest preemptions.
@@ -40,6 +41,7 @@ typedef struct model {
     unsigned preemptions;
     unsigned kills;
     unsigned killable;  /* bit set of threads; 0: all */
+    unsigned early_timeouts;
     uint32_t heir[MODEL_THREADS]; /* thread i + 1 starts only after the death of this one (0: at once) */
     bool must_fail;     /* the program is wrong on purpose: not finding that is the failure */
 } model_t;

@@ -18,8 +18,8 @@
 #define SYS_pidfd_open 434
 #endif
 
-/* System call `nr` fails with `error` whenever its argument `arg` has all bits of `mask` (0: always). False: this machine
- * knows no seccomp filters. */
+/* System call `nr` fails with `error` whenever its argument `arg` has all bits of `mask` (0: always). False: this
+ * machine knows no seccomp filters. */
 static inline bool
 fault_deny(long nr, unsigned arg, uint32_t mask, int error)
 {

@@ -1,19 +1,21 @@
-/* A directory of its own on the shared-memory file system, for one test. */
+/* The test's own directory (t_dir), where it looks into it and mounts on it. */
 #ifndef SCRATCH_H
 #define SCRATCH_H
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "t.h"
+
 typedef struct scratch {
-    char path[64];
+    const char *path;
     int fd;
     bool mounted;
 } scratch_t;
@@ -21,41 +23,34 @@ typedef struct scratch {
 static inline bool
 scratch_open(scratch_t *s)
 {
-    (void)snprintf(s->path, sizeof(s->path), "%s/shmcomm-test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    s->mounted = false;
-    if (mkdtemp(s->path) == NULL)
-        return false;
+    s->path = t_dir();
     s->fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    s->mounted = false;
     return s->fd >= 0;
 }
 
+/* Empties it; the harness removes it. */
 static inline void
 scratch_close(scratch_t *s)
 {
     DIR *dir = fdopendir(s->fd);
     for (struct dirent *e = dir ? readdir(dir) : NULL; e != NULL; e = readdir(dir))
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            (void)unlinkat(s->fd, e->d_name, unlinkat(s->fd, e->d_name, 0) == 0 ? 0 : AT_REMOVEDIR);
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && unlinkat(s->fd, e->d_name, 0) != 0)
+            (void)unlinkat(s->fd, e->d_name, AT_REMOVEDIR);
     (void)closedir(dir);
     if (s->mounted)
         (void)umount2(s->path, MNT_DETACH);
-    (void)rmdir(s->path);
 }
 
-/* A tmpfs with these mount options ("size=64k"). False: not permitted here. */
+/* With a tmpfs of its own on it ("size=64k"), which only this process sees and which goes with it. False: not permitted
+ * here. */
 static inline bool
 scratch_open_mounted(scratch_t *s, const char *options)
 {
-    if (!scratch_open(s))
-        return false;
-    s->mounted = mount("tmpfs", s->path, "tmpfs", 0, options) == 0;
-    if (!s->mounted) {
-        scratch_close(s);
-        return false;
-    }
-    (void)close(s->fd);
-    s->fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    s->path = t_dir();
+    s->mounted = unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+                 mount("tmpfs", s->path, "tmpfs", 0, options) == 0;
+    s->fd = s->mounted ? open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     return s->fd >= 0;
 }
 

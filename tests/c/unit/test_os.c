@@ -14,6 +14,10 @@
 
 #define MS UINT64_C(1000000)
 
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
 static void
 ignore_alarm(int signal_number)
 {
@@ -107,10 +111,11 @@ typedef struct two_views {
 static two_views_t
 open_two_views(void)
 {
-    char path[] = "/dev/shm/shmcomm-test.XXXXXX";
-    int fd = mkstemp(path);
+    int dir = t_dir_fd();
+    int fd = openat(dir, "word", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     CHECK(fd >= 0);
-    CHECK_EQ(unlink(path), 0);
+    CHECK_EQ(unlinkat(dir, "word", 0), 0);
+    CHECK_EQ(close(dir), 0);
     CHECK_EQ(ftruncate(fd, 4096), 0);
     void *a = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     void *b = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -165,28 +170,41 @@ TEST(wait_ends_when_another_process_changes_the_word_and_wakes)
 }
 
 #ifndef SHC_OS_POSIX
+/* The child does nothing after its start but sleep on the word. */
+static void
+await_asleep(pid_t pid)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    for (char text[256] = ""; strstr(text, ") S ") == NULL; sleep_ms(1)) {
+        FILE *file = fopen(path, "r");
+        CHECK(file != NULL && fgets(text, sizeof(text), file) != NULL);
+        (void)fclose(file);
+    }
+}
+
+static void
+start_sleepers(shc_a32_t *word, int n)
+{
+    for (int i = 0; i < n; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(shc_os_futex_wait(word, 0, SHC_NEVER) == 0 ? 0 : 1);
+        await_asleep(child);
+    }
+}
+
 TEST(wake_tells_how_many_slept_and_wakes_no_more_than_asked)
 {
     two_views_t v = open_two_views();
-    pid_t child[3];
-    for (int i = 0; i < 3; i++) {
-        child[i] = fork();
-        if (child[i] == 0)
-            _exit(shc_os_futex_wait(v.theirs, 0, SHC_NEVER) == 0 ? 42 : 1);
-    }
-    for (int woken = 0; woken < 2; sleep_ms(1)) {
-        int n = shc_os_futex_wake(v.mine, 1);
-        CHECK(n == 0 || n == 1);
-        woken += n;
-    }
-    int ended = 0;
-    for (int i = 0; i < 50 && ended <= 2; i++, sleep_ms(1))
-        ended += waitpid(-1, NULL, WNOHANG) > 0;
-    CHECK_EQ(ended, 2);
-    while (shc_os_futex_wake(v.mine, UINT32_MAX) == 0)
-        sleep_ms(1);
-    CHECK(waitpid(-1, NULL, 0) > 0);
+    start_sleepers(v.theirs, 5);
+    CHECK_EQ(shc_os_futex_wake(v.mine, 0), 0);
+    CHECK_EQ(shc_os_futex_wake(v.mine, 1), 1);
+    CHECK_EQ(shc_os_futex_wake(v.mine, 2), 2);
+    CHECK_EQ(shc_os_futex_wake(v.mine, UINT32_MAX), 2);
     CHECK_EQ(shc_os_futex_wake(v.mine, UINT32_MAX), 0);
+    for (int i = 0; i < 5; i++)
+        CHECK_EQ(exit_status(-1), 0);
 }
 
 TEST(wait_and_wake_at_a_bad_address_are_failures)
@@ -227,6 +245,24 @@ TEST(wait_works_between_threads_of_one_process)
     CHECK(is_awake(shc_os_futex_wait(v.theirs, 0, SHC_NEVER)));
     CHECK_EQ(pthread_join(waker, NULL), 0);
 }
+
+#ifndef SHC_OS_POSIX
+/* The kernel adds the namespace's offset to a deadline: one near the end of its numbers must not end in the past. */
+TEST(wait_without_a_deadline_does_not_end_in_a_time_namespace)
+{
+    const char offset[] = "monotonic -5 0";
+    int fd = unshare(CLONE_NEWTIME) == 0 ? open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC) : -1;
+    if (fd < 0 || write(fd, offset, strlen(offset)) != (ssize_t)strlen(offset))
+        T_SKIP("needs root and time namespaces");
+    CHECK_EQ(close(fd), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        check_wait_is_interrupted(0, SHC_NEVER);
+        _exit(0);
+    }
+    CHECK_EQ(exit_status(child), 0);
+}
+#endif
 
 /* ---- the fork word ---- */
 

@@ -364,7 +364,9 @@ TEST(reserve_beyond_the_free_space_leaves_nothing_reserved)
     CHECK_EQ(shc_os_file_space(f.fd, &space), 0);
     if (space > UINT64_C(1) << 60)
         T_SKIP("the file system has no limit");
-    CHECK_EQ(shc_os_file_reserve(f.fd, 2 * space), -ENOSPC);
+    if (!fault_deny(SYS_fallocate, 0, 0, EIO) || !fault_deny(SYS_pwrite64, 0, 0, EIO))
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_file_reserve(f.fd, space + MIB), -ENOSPC);
     CHECK_EQ(info(f.fd).size, 0);
     CHECK_EQ(info(f.fd).allocated, 0);
     scratch_close(&s);
@@ -417,6 +419,36 @@ TEST(reserve_ends_in_a_storm_of_signals)
 }
 
 #ifndef SHC_OS_POSIX
+/* A file system may promise more than the machine has; whoever believes it is killed for want of memory. */
+TEST(reserve_beyond_the_memory_of_the_machine_is_not_even_tried)
+{
+    const uint64_t tib = UINT64_C(1) << 40;
+    scratch_t s;
+    if (!scratch_open_mounted(&s, "size=1024t"))
+        T_SKIP("needs root, to mount a file system");
+    new_file_t f = create(&s);
+    if (!fault_deny(SYS_fallocate, 0, 0, EIO) || !fault_deny(SYS_pwrite64, 0, 0, EIO))
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_file_reserve(f.fd, 1000 * tib), -ENOSPC);
+    CHECK_EQ(shc_os_file_reserve(f.fd, MIB), -EIO);
+    shc_os_close(f.fd);
+    scratch_close(&s);
+}
+
+/* As if no piece of 64 MiB could be finished between two signals. */
+TEST(reserve_takes_smaller_pieces_when_signals_interrupt_large_ones)
+{
+    scratch_t s = new_scratch();
+    new_file_t f = create(&s);
+    if (!fault_deny(SYS_fallocate, 3, 64 << 20, EINTR))
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_file_reserve(f.fd, 96 * MIB + 5), 0);
+    CHECK_EQ(info(f.fd).size, 96 * MIB + 5);
+    CHECK(info(f.fd).allocated >= 96 * MIB + 5);
+    shc_os_close(f.fd);
+    scratch_close(&s);
+}
+
 TEST(reserve_writes_where_the_file_system_cannot_reserve)
 {
     if (!fault_deny(SYS_fallocate, 0, 0, EOPNOTSUPP))
@@ -653,24 +685,31 @@ TEST(scan_stops_when_the_visitor_says_so_and_starts_afresh_next_time)
     scratch_close(&s);
 }
 
+typedef struct outer_scan {
+    int dir_fd;
+    unsigned visited;
+} outer_scan_t;
+
 static int
 scan_again(void *arg, const char *name)
 {
-    scratch_t *s = arg;
+    outer_scan_t *outer = arg;
     unsigned n = 0;
     (void)name;
-    CHECK_EQ(shc_os_dir_scan(s->fd, "", count_visit, &n), 0);
-    CHECK_EQ(n, 300);
+    CHECK_EQ(shc_os_dir_scan(outer->dir_fd, "", count_visit, &n), 0);
+    CHECK_EQ(n, 3000);
+    outer->visited++;
     return 0;
 }
 
-/* 300 names do not fit one read of the directory on any C library: positions would be seen to interfere. */
 TEST(scans_of_one_directory_do_not_disturb_each_other)
 {
     scratch_t s = new_scratch();
-    make_files(&s, 300);
+    make_files(&s, 3000); /* more than one read of the directory takes */
     unsigned before = open_descriptors();
-    CHECK_EQ(shc_os_dir_scan(s.fd, "odd.1", scan_again, &s), 0);
+    outer_scan_t outer = {s.fd, 0};
+    CHECK_EQ(shc_os_dir_scan(s.fd, "odd.10", scan_again, &outer), 0);
+    CHECK_EQ(outer.visited, 55); /* 101 to 109, 1001 to 1099 */
     CHECK_EQ(open_descriptors(), before);
     scratch_close(&s);
 }

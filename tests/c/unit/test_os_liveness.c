@@ -284,6 +284,14 @@ TEST(identity_for_want_of_descriptors_is_a_failure_not_a_weaker_one)
     CHECK_EQ(rc, -EMFILE);
 }
 
+TEST(identity_for_want_of_a_pidfd_alone_is_a_failure_too)
+{
+    shc_identity_t id;
+    if (!fault_deny(SYS_pidfd_open, 0, 0, ENFILE))
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_identity(&id), -ENFILE);
+}
+
 static void
 check_forgeries_are_dead(void)
 {

@@ -114,6 +114,25 @@ TEST(leaving_frees_the_slot_with_the_next_generation)
     fix_close();
 }
 
+TEST(a_visitor_has_a_slot_and_is_not_counted)
+{
+    uint32_t index, generation;
+    shc_identity_t who;
+    uint64_t since;
+    uint32_t phase, seen;
+    set_up();
+    CHECK_OK(shc_participant_visit(&table, me(), &index, &generation));
+    CHECK(shc_participant_read(&table, index, &who, &since, &phase, &seen));
+    CHECK_EQ(phase, SHC_PARTICIPANT_LEAVING);
+    CHECK_EQ(who.pid, getpid());
+    CHECK_EQ(alive_but(NOBODY), 0);
+    CHECK(!is_dead(index, generation));
+    CHECK_EQ(shc_participant_reap(&table, me(), NULL, NULL), 0);
+    shc_participant_end_leave(&table, index);
+    CHECK_EQ(state_of(index), shc_participant_word(SHC_PARTICIPANT_FREE, 0, generation + 1));
+    fix_close();
+}
+
 TEST(generations_wrap_without_touching_the_rest_of_the_word)
 {
     uint32_t index, generation;
@@ -252,6 +271,8 @@ TEST(only_living_users_are_counted)
     fix_plant_living(&seg, 3, 0, SHC_PARTICIPANT_REAPING);
     CHECK_EQ(alive_but(NOBODY), 1);
     CHECK_EQ(alive_but(1), 1);
+    fix_plant_living(&seg, 3, 0, SHC_PARTICIPANT_JOINING);
+    CHECK_EQ(alive_but(NOBODY), 1);
     fix_plant_living(&seg, 3, 0, SHC_PARTICIPANT_LIVE);
     CHECK_EQ(alive_but(NOBODY), 2);
     fix_close();
