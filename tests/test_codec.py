@@ -596,6 +596,25 @@ def test_errors_of_a_custom_codec_pass_and_leave_the_channel_usable():
         assert channel.try_receive("nothing") == "nothing"
 
 
+def test_a_pickled_handle_keeps_its_codec():
+    for codec in ("native", "pickle", "raw", marshal, Upper()):
+        with RingBufferChannel(4, codec=codec) as channel, pickle.loads(pickle.dumps(channel)) as twin:
+            channel.send(b"x" if codec == "raw" else [1])
+            assert twin.receive() == (b"x" if codec == "raw" else [1])
+
+
+def test_an_attached_handle_takes_its_creators_codec():
+    with RingBufferChannel(4, codec="native") as channel, RingBufferChannel.attach(channel.name) as twin:
+        with pytest.raises(NotEncodableError, match="codec='native'"):
+            twin.send(range(3))
+    with RingBufferChannel(4, codec=marshal) as channel:
+        with pytest.raises(ValueError, match="codec is an object of its own.*pass codec="):
+            RingBufferChannel.attach(channel.name)
+        with RingBufferChannel.attach(channel.name, codec=marshal) as twin:
+            twin.send((1, 2))
+            assert channel.receive() == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("codec", "error", "words"),
     [

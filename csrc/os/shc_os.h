@@ -16,6 +16,14 @@
 #include "atomic/shc_atomic.h"
 #include "base/shc_status.h"
 
+/* Which body this is: processes built with different ones cannot wake each other, so it is part of every segment's
+ * fingerprint. */
+#ifdef SHC_OS_POSIX
+#define SHC_OS_BODY "posix"
+#else
+#define SHC_OS_BODY "linux"
+#endif
+
 /* ---- time ---- */
 
 #define SHC_NEVER UINT64_MAX

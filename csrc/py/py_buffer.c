@@ -1,7 +1,8 @@
 /* SharedMemoryBuffer: named bytes, or the bytes of a multiprocessing.shared_memory.SharedMemory. */
+#include "py/pyshc_array.h"
+
 #include <string.h>
 
-#include "py/pyshc_array.h"
 #include "py/pyshc_handle.h"
 
 /* Copies of at least this size let other threads run. */

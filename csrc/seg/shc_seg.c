@@ -16,6 +16,7 @@ static uint64_t
 fingerprint_for(const shc_seg_spec_t *spec)
 {
     uint64_t h = shc_layout_hash_number(SHC_LAYOUT_SEED, SHC_SEG_FORMAT_VERSION);
+    h = shc_layout_hash_text(h, SHC_OS_BODY);
     h = shc_layout_hash(h, head_rows, SHC_ARRAY_SIZE(head_rows));
     return shc_layout_hash(h, spec->rows, spec->row_count);
 }

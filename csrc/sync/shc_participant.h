@@ -57,7 +57,8 @@ SHC_MUST_USE int shc_participant_join(const shc_participants_t *table, const shc
 SHC_MUST_USE int shc_participant_visit(const shc_participants_t *table, const shc_identity_t *me, uint32_t *index,
                                        uint32_t *generation);
 
-/* LIVE -> LEAVING: from now on the process does not count as using the segment. A count of the others may follow (SC1). */
+/* LIVE -> LEAVING: from now on the process does not count as using the segment. A count of the others may follow
+ * (SC1). */
 void shc_participant_begin_leave(const shc_participants_t *table, uint32_t index);
 
 /* LEAVING -> FREE. The caller has given back all it held. */

@@ -21,6 +21,9 @@ CONTEXT = multiprocessing.get_context("spawn")
 HELLO = -1
 END = -2
 
+#: For a worker to end by itself after its parent was killed.
+_GRACE_S = 2.0
+
 
 def start(target: Callable[[Link], None], link: Link) -> SpawnProcess:
     """Start a process that runs ``target(link)``."""
@@ -81,3 +84,5 @@ def _leave_with_parent(link: Link) -> None:
         time.sleep(0.01)
     with contextlib.suppress(ValueError):  # the main thread was faster and has closed the link
         link.stop()
+    time.sleep(_GRACE_S)
+    os._exit(1)  # a queue whose writer was killed half-way through a message keeps its reader for ever
