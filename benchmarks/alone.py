@@ -12,7 +12,7 @@ import time
 
 from pairs import Broken
 
-PYTHON = [sys.executable, "-I", "-c"]
+PYTHON = [sys.executable, "-P", "-s", "-c"]
 
 
 def fresh_name():

@@ -172,11 +172,8 @@ def running_demo():
 
 
 def test_interrupted_it_leaves_nothing(running_demo):
-    # To the whole group, as a terminal does. It may come while the demo starts a worker, when it is not heard.
-    while running_demo.poll() is None:
-        os.killpg(running_demo.pid, signal.SIGINT)
-        time.sleep(0.5)
-    assert running_demo.returncode == 130
+    os.killpg(running_demo.pid, signal.SIGINT)  # to all of them, as a terminal does
+    assert running_demo.wait(WATCHDOG) == 130
     assert running_demo.stdout.read() == ""
     assert running_demo.stderr.read() == "shmcomm: interrupted\n"
 

@@ -1,24 +1,40 @@
 #include "runner.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "support/scratch.h"
-
-static scratch_t folder;
+static char folder[64];
+static int folder_fd;
 static shc_self_t self;
+static pid_t owner; /* only this process removes the folder */
 static const char *const file_names[BENCH_SEGMENTS] = {"shmcomm.first", "shmcomm.second"};
 static shc_seg_t *segments[BENCH_SEGMENTS];
-static pid_t owner; /* only this process removes the folder */
+
+static bool
+make_folder(void)
+{
+    (void)snprintf(folder, sizeof(folder), "%s/shmcomm-bench.XXXXXX",
+                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    owner = getpid();
+    if (mkdtemp(folder) == NULL)
+        return false;
+    folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return folder_fd >= 0;
+}
 
 static void
 remove_folder(void)
 {
-    if (getpid() == owner)
-        scratch_close(&folder);
+    if (getpid() != owner)
+        return;
+    for (unsigned i = 0; i < BENCH_SEGMENTS; i++)
+        (void)unlinkat(folder_fd, file_names[i], 0);
+    (void)close(folder_fd);
+    (void)rmdir(folder);
 }
 
 _Noreturn void
@@ -52,7 +68,7 @@ void
 bench_create(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, void (*init)(shc_seg_t *), shc_seg_t *seg)
 {
     unsigned i = place_of(NULL);
-    BENCH_OK(shc_seg_create(folder.fd, file_names[i], &self, spec, args, init, seg));
+    BENCH_OK(shc_seg_create(folder_fd, file_names[i], &self, spec, args, init, seg));
     segments[i] = seg;
 }
 
@@ -60,7 +76,7 @@ void
 bench_close(shc_seg_t *seg)
 {
     unsigned i = place_of(seg);
-    shc_seg_leave(seg, folder.fd, file_names[i]);
+    shc_seg_leave(seg, folder_fd, file_names[i]);
     shc_seg_unmap(seg);
     segments[i] = NULL;
 }
@@ -75,7 +91,7 @@ child(void (*body)(void *), void *arg)
     body(arg);
     for (unsigned i = 0; i < BENCH_SEGMENTS; i++)
         if (segments[i] != NULL)
-            shc_seg_leave(segments[i], folder.fd, file_names[i]);
+            shc_seg_leave(segments[i], folder_fd, file_names[i]);
     _exit(0);
 }
 
@@ -164,11 +180,10 @@ main(int argc, char **argv)
     }
     if (argc != 1 && op == NULL)
         return usage(argv[0]);
-    if (!scratch_open(&folder)) {
-        perror("no folder in shared memory");
+    if (!make_folder()) {
+        perror(folder);
         return 1;
     }
-    owner = getpid();
     BENCH_OK(shc_self_init(&self));
     bench_set_up();
     if (op != NULL)

@@ -512,7 +512,8 @@ PyDoc_STRVAR(peek_doc,
              "peek($self, default=None)\n--\n\nA copy of the oldest message, which stays; default if there is none.");
 PyDoc_STRVAR(receive_batch_doc,
              "receive_batch($self, count, timeout=None)\n--\n\n"
-             "Wait for a message up to timeout seconds, then take what is there: a list of 1 to count messages.");
+             "Wait for a message up to timeout seconds, then take what is there: a list of 1 to count messages.\n\n"
+             "If one of them cannot be read, the exception has those before it as its attribute `received`.");
 PyDoc_STRVAR(reserve_doc, "reserve($self, nbytes, timeout=None)\n--\n\n"
                           "Room for a message of nbytes, written in place: `with channel.reserve(n) as buf:` sends it "
                           "as bytes when the block ends.");

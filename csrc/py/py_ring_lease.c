@@ -96,8 +96,8 @@ typedef struct reservation {
     int status;
     Py_ssize_t exports;
     pyshc_shared_t *viewed; /* once its memory was asked for: NumPy keeps the reservation, but not the buffer */
-    PyObject *view;  /* what `with` handed out: memoryview or ndarray */
-    PyObject *shape; /* reserve_array: how to make the ndarray */
+    PyObject *view;         /* what `with` handed out: memoryview or ndarray */
+    PyObject *shape;        /* reserve_array: how to make the ndarray */
     PyObject *dtype;
 } reservation_t;
 

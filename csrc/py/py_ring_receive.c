@@ -295,6 +295,16 @@ receive_all(pyshc_handle_t *h, PyObject *list, Py_ssize_t count, uint64_t deadli
     return some ? 0 : r;
 }
 
+/* What was received before the exception that is set must not be lost with it: it becomes its attribute `received`. */
+static void
+keep_received(PyObject *list)
+{
+    PyObject *error = pyshc_error_take();
+    if (PyObject_SetAttrString(error, "received", list) < 0)
+        PyErr_Clear(); /* an exception without attributes: then the first one is still the one to tell */
+    pyshc_error_restore(error);
+}
+
 PyObject *
 pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -315,8 +325,10 @@ pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     }
     int r = receive_all(h, list, (Py_ssize_t)count, deadline_ns);
     if (r != 0) {
-        Py_CLEAR(list);
         pyshc_ring_raise(h, r);
+        if (PyList_GET_SIZE(list) > 0)
+            keep_received(list);
+        Py_CLEAR(list);
     }
     pyshc_handle_unpin(h);
     return list;

@@ -95,7 +95,8 @@ typedef struct pyshc_dtype_entry {
 /* Attribute names, interned: one made for each look-up would push others out of the interpreter's cache of methods. */
 #define PYSHC_CODEC_NAMES(X)                                                                                           \
     X(append)                                                                                                          \
-    X(cast) X(char) X(dtype) X(fields) X(hasobject) X(isalignedstruct) X(itemsize) X(kind) X(metadata) X(names) X(str) \
+    X(cast)                                                                                                            \
+    X(char) X(dtype) X(fields) X(hasobject) X(isalignedstruct) X(itemsize) X(kind) X(metadata) X(names) X(str)         \
         X(subdtype) X(type)
 
 typedef struct pyshc_codec_names {

@@ -93,8 +93,6 @@ build_plain(builder_t *b, PyObject *dtype, char kind)
     if (!attribute_text(dtype, b->st->codec.names.n_str, text, sizeof(text)) ||
         !attribute_text(dtype, b->st->codec.names.n_char, character, sizeof(character)))
         return false;
-    if (kind == 'V' && !attribute_is(dtype, b->st->codec.names.n_type, b->st->codec.void_))
-        return false;
     if (strchr("SUVMm", kind) == NULL) {
         if (strlen(character) != 1 || strchr(NUMBER_CHARACTERS, character[0]) == NULL)
             return false;

@@ -74,11 +74,14 @@ close_all(PyObject *module, PyObject *Py_UNUSED(unused))
         pyshc_handle_t *h = (pyshc_handle_t *)Py_NewRef((PyObject *)st->handles);
         /* A daemon thread may be waiting through it and never come back: its mapping stays, the rest goes now. */
         bool waiting = shc_a32_load_relaxed(&h->pins) != 0;
+        pyshc_shared_t *shared = h->shared;
         if (waiting)
-            pyshc_shared_export(h->shared);
+            pyshc_shared_export(shared);
         pyshc_handle_close(h);
-        if (waiting)
+        if (waiting) {
             pyshc_handle_unpin_last(h);
+            h->shared = shared; /* that thread may come to look at it once more */
+        }
         Py_DECREF(h);
     }
     Py_RETURN_NONE;

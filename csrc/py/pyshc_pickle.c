@@ -46,7 +46,7 @@ static bool
 is_refusal(pyshc_state_t *st)
 {
     return PyErr_ExceptionMatches(st->codec.pickling_error) || PyErr_ExceptionMatches(PyExc_TypeError) ||
-           PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_BufferError);
+           PyErr_ExceptionMatches(PyExc_AttributeError);
 }
 
 static int
@@ -68,26 +68,11 @@ refused(const pyshc_outgoing_t *out)
     return PYSHC_RAISED;
 }
 
+/* One run of bytes: pickle refuses others. NULL: released meanwhile, ValueError. */
 static const Py_buffer *
 buffer_at(const pyshc_outgoing_t *out, Py_ssize_t i)
 {
     return PyPickleBuffer_GetBuffer(PyList_GET_ITEM(out->buffers, i));
-}
-
-/* The buffers must be plain runs of bytes, as PickleBuffer.raw() demands. */
-static bool
-check_buffers(const pyshc_outgoing_t *out)
-{
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(out->buffers); i++) {
-        const Py_buffer *view = buffer_at(out, i);
-        if (view == NULL)
-            return false;
-        if (!PyBuffer_IsContiguous(view, 'A')) {
-            PyErr_SetString(PyExc_BufferError, "a buffer handed to pickle is not contiguous");
-            return false;
-        }
-    }
-    return true;
 }
 
 int
@@ -99,7 +84,7 @@ pyshc_pickle_dump(pyshc_outgoing_t *out)
     if (out->buffers == NULL)
         return PYSHC_RAISED;
     out->stream = call_dumps(out->st, out->obj, out->buffers);
-    if (out->stream == NULL || !check_buffers(out))
+    if (out->stream == NULL)
         return refused(out);
     if (!PyBytes_CheckExact(out->stream)) {
         PyErr_Format(PyExc_TypeError, "pickle.dumps() returned %s", Py_TYPE(out->stream)->tp_name);

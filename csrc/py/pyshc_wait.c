@@ -79,11 +79,25 @@ arm_and_sleep(pyshc_operation_t *op, uint64_t until_ns, bool *woken)
     return PyErr_CheckSignals() < 0 ? PYSHC_RAISED : op->would_block;
 }
 
-static int
-refuse_closed(const pyshc_operation_t *op)
+/* Whether the handle is still what it was when the call began. Since then other threads may have closed it, and Python
+ * code (a codec, a signal handler) may have forked: a child must not go on with its parent's ends. */
+static bool
+check_unchanged(const pyshc_operation_t *op)
 {
-    PyErr_Format(PyExc_ValueError, "%R was closed while this call waited", op->handle);
-    return PYSHC_RAISED;
+    if (pyshc_handle_is_closed(op->handle)) {
+        PyErr_Format(PyExc_ValueError, "%R was closed while this call waited", op->handle);
+        return false;
+    }
+    if (pyshc_shared_is_current(op->handle->shared))
+        return true;
+    PyErr_Format(PyExc_RuntimeError, "this process was forked inside a call on %R: call again", op->handle);
+    return false;
+}
+
+static int
+attempt_again(pyshc_operation_t *op)
+{
+    return check_unchanged(op) ? op->attempt(op) : PYSHC_RAISED;
 }
 
 static int
@@ -97,10 +111,8 @@ wait_asleep(pyshc_operation_t *op, uint64_t deadline_ns)
         if (now >= deadline_ns)
             break;
         r = arm_and_sleep(op, deadline_ns - now > slice ? now + slice : deadline_ns, &woken);
-        if (r == op->would_block && pyshc_handle_is_closed(op->handle))
-            r = refuse_closed(op);
-        else if (r == op->would_block)
-            r = op->attempt(op);
+        if (r == op->would_block)
+            r = attempt_again(op);
     }
     if (woken) {
         /* Others may sleep for what is left; waking one for nothing is cheaper than knowing. */
@@ -113,9 +125,9 @@ wait_asleep(pyshc_operation_t *op, uint64_t deadline_ns)
 int
 pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns)
 {
-    int r = op->attempt(op);
+    int r = attempt_again(op);
     while (r == op->would_block && deadline_ns != 0 && spin(op, deadline_ns))
-        r = op->attempt(op);
+        r = attempt_again(op);
     if (r != op->would_block || deadline_ns == 0)
         return r;
     return wait_asleep(op, deadline_ns);

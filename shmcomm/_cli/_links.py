@@ -6,6 +6,7 @@ Both have the same few methods, so that the same workers and the same book-keepi
 """
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
@@ -104,10 +105,14 @@ class QueueLink:
         return iter(self._results.get, None)
 
     def stop(self) -> None:
-        for queue in (self._tasks, self._results):
-            queue.put(None)
-            queue.cancel_join_thread()  # whoever stops does not wait for a peer that may be gone
+        self._tasks.put(None)
+        self._results.put(None)
 
     def close(self) -> None:
-        self._tasks.close()
-        self._results.close()
+        for queue in (self._tasks, self._results):
+            queue.close()
+            # Let its thread end, or semaphores seem to leak at exit; but it never ends if the peer died half-way.
+            ending = threading.Thread(target=queue.join_thread, daemon=True)
+            ending.start()
+            ending.join(timeout=1)
+            queue.cancel_join_thread()

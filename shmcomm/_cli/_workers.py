@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from multiprocessing import connection
+from collections.abc import Callable, Iterator
+from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -28,14 +28,27 @@ _GRACE_S = 2.0
 def start(target: Callable[[Link], None], link: Link) -> SpawnProcess:
     """Start a process that runs ``target(link)``."""
     process = CONTEXT.Process(target=target, args=(link,), daemon=True)
-    # Ctrl-C reaches every process of the terminal's group; only the parent is to act on it, and what is ignored here
-    # and now stays ignored there.
-    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process.start()
-    finally:
-        signal.signal(signal.SIGINT, old)
+        with _interrupts_held():
+            process.start()
+    except BaseException:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+        raise
     return process
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C reaches every process of the terminal's group, but only the parent is to act on it: what is blocked here
+    stays blocked in a process started meanwhile. Here it is heard afterwards."""
+    resource_tracker.ensure_running()  # process.start() would do so, and unblock signals
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def index(link: Link) -> None:
@@ -60,7 +73,10 @@ def sink(link: Link) -> None:
 
 
 def _serve(link: Link, handle: Callable[[int, str], Any]) -> None:
-    link.attach()
+    try:
+        link.attach()
+    except FileNotFoundError:
+        raise SystemExit(1) from None  # the parent has ended meanwhile, and nobody wants to read about it here
     threading.Thread(target=_leave_with_parent, args=(link,), daemon=True).start()
     try:
         link.send_result((HELLO, os.getpid()))

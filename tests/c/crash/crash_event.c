@@ -132,8 +132,8 @@ static const crash_script_t script = {
     .verify = verify,
 };
 
-/* A sleeper that announces itself now is seen by the next notifier, whatever the dead one left in the word: it would not
- * have slept. And what is there can be taken without a notifier. */
+/* A sleeper that announces itself now is seen by the next notifier, whatever the dead one left in the word: it would
+ * not have slept. And what is there can be taken without a notifier. */
 static void
 check(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *c)
 {
@@ -215,7 +215,10 @@ TEST_LIMIT(party_killed_at_every_instruction, 60)
         {.name = "notify, nobody sleeps", .act = act_notify_one, .check = check},
         {.name = "notify one", .setup = setup_sleeper, .act = act_notify_one, .check = check},
         {.name = "notify all", .setup = setup_sleeper, .act = act_notify_all, .check = check},
-        {.name = "notify, the sequence wraps", .setup = setup_sequence_at_its_end, .act = act_notify_one, .check = check},
+        {.name = "notify, the sequence wraps",
+         .setup = setup_sequence_at_its_end,
+         .act = act_notify_one,
+         .check = check},
         {.name = "pass on, nothing left", .act = act_pass_on, .check = check},
         {.name = "pass on, more to take", .setup = setup_thing, .act = act_pass_on, .check = check},
     };
@@ -256,9 +259,15 @@ TEST_LIMIT(waiter_goes_on_after_real_kills, 240)
 {
     static const kill_case_t cases[] = {
         {.name = "notifier killed anywhere", .act = make_thing, .survive = get_thing, .after = make_thing_if_none},
-        {.name = "another waiter killed in its sleep", .way = KILL_ASLEEP, .act = get_thing, .survive = get_thing,
+        {.name = "another waiter killed in its sleep",
+         .way = KILL_ASLEEP,
+         .act = get_thing,
+         .survive = get_thing,
          .after = make_thing},
-        {.name = "another waiter killed when woken", .way = KILL_WOKEN, .act = get_thing, .survive = get_thing,
+        {.name = "another waiter killed when woken",
+         .way = KILL_WOKEN,
+         .act = get_thing,
+         .survive = get_thing,
          .after = make_two_things},
     };
     crash_kill(&script, cases, SHC_ARRAY_SIZE(cases));

@@ -108,8 +108,8 @@ static const crash_script_t script = {
     .verify = verify,
 };
 
-/* Survivor and peer get the lock in turn, at once. Whoever gets it as an ordinary holder finds the words equal: a death in
- * between has been announced to somebody. */
+/* Survivor and peer get the lock in turn, at once. Whoever gets it as an ordinary holder finds the words equal: a
+ * death in between has been announced to somebody. */
 static void
 check(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *c)
 {
@@ -241,12 +241,18 @@ TEST_LIMIT(party_killed_at_every_instruction, 120)
         {.name = "release, nobody waits", .prepare = prepare_acquired, .act = act_release, .check = check},
         {.name = "release, somebody waits", .prepare = prepare_wanted, .act = act_release, .check = check},
         {.name = "try a held lock", .setup = setup_held_by_peer, .act = act_work, .check = check_held_by_peer},
-        {.name = "wait for a held lock", .setup = setup_held_by_peer, .act = act_work_waiting, .check = check_held_by_peer},
+        {.name = "wait for a held lock",
+         .setup = setup_held_by_peer,
+         .act = act_work_waiting,
+         .check = check_held_by_peer},
         {.name = "steal at once", .setup = setup_dead_holder, .act = act_work, .check = check},
         {.name = "steal after waiting", .setup = setup_dead_holder, .act = act_work_waiting, .check = check},
         {.name = "steal from a dead repairer", .setup = setup_dead_repairer, .act = act_work, .check = check},
-        {.name = "repair, mark consistent, release", .setup = setup_dead_holder, .prepare = prepare_stolen,
-         .act = act_repair, .check = check},
+        {.name = "repair, mark consistent, release",
+         .setup = setup_dead_holder,
+         .prepare = prepare_stolen,
+         .act = act_repair,
+         .check = check},
     };
     crash_run(&script, cases, SHC_ARRAY_SIZE(cases));
 }
@@ -299,12 +305,27 @@ wait_briefly(crash_party_t *party)
 TEST_LIMIT(waiter_goes_on_after_real_kills, 120)
 {
     static const kill_case_t cases[] = {
-        {.name = "holder killed anywhere until it has let go", .prepare = acquire, .act = work_and_release, .survive = insist},
-        {.name = "another waiter killed anywhere", .setup = acquire, .act = wait_briefly, .survive = insist, .after = release},
-        {.name = "another waiter killed in its sleep", .way = KILL_ASLEEP, .setup = acquire, .act = insist,
-         .survive = insist, .after = release},
-        {.name = "another waiter killed when woken", .way = KILL_WOKEN, .setup = acquire, .act = insist,
-         .survive = insist, .after = release},
+        {.name = "holder killed anywhere until it has let go",
+         .prepare = acquire,
+         .act = work_and_release,
+         .survive = insist},
+        {.name = "another waiter killed anywhere",
+         .setup = acquire,
+         .act = wait_briefly,
+         .survive = insist,
+         .after = release},
+        {.name = "another waiter killed in its sleep",
+         .way = KILL_ASLEEP,
+         .setup = acquire,
+         .act = insist,
+         .survive = insist,
+         .after = release},
+        {.name = "another waiter killed when woken",
+         .way = KILL_WOKEN,
+         .setup = acquire,
+         .act = insist,
+         .survive = insist,
+         .after = release},
     };
     crash_kill(&script, cases, SHC_ARRAY_SIZE(cases));
 }
@@ -333,8 +354,11 @@ work_at_once(crash_party_t *party)
 TEST_LIMIT(stopped_holder_is_not_dead, 60)
 {
     static const stop_case_t cases[] = {
-        {.name = "stopped while it works and lets go", .prepare = acquire, .act = work_and_release,
-         .meanwhile = try_without_repair, .after = insist},
+        {.name = "stopped while it works and lets go",
+         .prepare = acquire,
+         .act = work_and_release,
+         .meanwhile = try_without_repair,
+         .after = insist},
         {.name = "stopped while it acquires", .act = insist, .meanwhile = try_without_repair, .after = insist},
         {.name = "stopped while it tries", .act = work_at_once, .meanwhile = try_without_repair, .after = insist},
     };

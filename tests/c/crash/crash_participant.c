@@ -58,8 +58,8 @@ owns(const crash_party_t *party, uint32_t index, uint32_t generation)
 {
     bool found = false;
     for (uint32_t i = 0; i < SLOTS; i++)
-        found = found || shc_a64_load_relaxed(&body_of(party)->held[i]) ==
-                             ((uint64_t)(index + 1) | (uint64_t)generation << 12);
+        found = found ||
+                shc_a64_load_relaxed(&body_of(party)->held[i]) == ((uint64_t)(index + 1) | (uint64_t)generation << 12);
     return found;
 }
 
@@ -164,8 +164,8 @@ setup_dead_reaper(crash_party_t *peer, const crash_case_t *c)
     for (uint32_t i = 0; i < 2; i++) {
         shc_a64_t *state = &peer->seg.participants.slots[peer->seg.index + 1 + i].state;
         uint64_t word = shc_a64_load_relaxed(state);
-        shc_a64_store_relaxed(state, shc_participant_word(phases[i], shc_participant_actor(word),
-                                                          shc_participant_generation(word)));
+        shc_a64_store_relaxed(
+            state, shc_participant_word(phases[i], shc_participant_actor(word), shc_participant_generation(word)));
     }
 }
 
@@ -213,8 +213,11 @@ TEST_LIMIT(participant_killed_at_every_instruction, 120)
         {.name = "leave", .prepare = prepare_holding, .act = act_leave, .check = check},
         {.name = "reap nobody", .prepare = prepare_holding, .act = act_reap, .check = check},
         {.name = "reap two dead", .setup = setup_dead, .prepare = prepare_holding, .act = act_reap, .check = check},
-        {.name = "reap a dead reaper, a dead leaver", .setup = setup_dead_reaper, .prepare = prepare_holding,
-         .act = act_reap, .check = check},
+        {.name = "reap a dead reaper, a dead leaver",
+         .setup = setup_dead_reaper,
+         .prepare = prepare_holding,
+         .act = act_reap,
+         .check = check},
     };
     crash_run(&script, cases, SHC_ARRAY_SIZE(cases));
 }
@@ -230,8 +233,8 @@ nobody_is_dead(crash_party_t *parent)
     for (uint32_t i = 0; i < table->count; i++) {
         uint64_t word = shc_a64_load_relaxed(&table->slots[i].state);
         uint32_t phase = shc_participant_phase(word);
-        bool says_dead = shc_participant_is_dead(table, i, shc_participant_generation(word), UINT32_MAX,
-                                                 &parent->seg.self->id);
+        bool says_dead =
+            shc_participant_is_dead(table, i, shc_participant_generation(word), UINT32_MAX, &parent->seg.self->id);
         CHECK_EQ(says_dead, phase == SHC_PARTICIPANT_FREE || phase == SHC_PARTICIPANT_REAPING);
     }
     CHECK_EQ(shc_seg_reap_participants(&parent->seg), 0);
@@ -293,8 +296,9 @@ static void
 it_is_dead_now(crash_party_t *parent)
 {
     (void)shc_seg_reap_participants(&parent->seg);
-    CHECK_EQ(shc_participant_count_alive(&parent->seg.participants, SHC_PARTICIPANT_MAX, UINT32_MAX,
-                                         &parent->seg.self->id), 1);
+    CHECK_EQ(
+        shc_participant_count_alive(&parent->seg.participants, SHC_PARTICIPANT_MAX, UINT32_MAX, &parent->seg.self->id),
+        1);
     for (uint32_t i = 0; i < SLOTS; i++) {
         uint64_t word = shc_a64_load_relaxed(&parent->seg.participants.slots[i].state);
         CHECK(i == parent->seg.index || shc_participant_phase(word) == SHC_PARTICIPANT_FREE);
@@ -305,10 +309,16 @@ it_is_dead_now(crash_party_t *parent)
 TEST_LIMIT(stopped_participant_is_not_dead, 60)
 {
     static const stop_case_t cases[] = {
-        {.name = "stopped while it joins", .outsider = true, .act = stopped_join, .meanwhile = nobody_is_dead,
+        {.name = "stopped while it joins",
+         .outsider = true,
+         .act = stopped_join,
+         .meanwhile = nobody_is_dead,
          .after = it_is_dead_now},
         {.name = "stopped while it leaves", .act = stopped_leave, .meanwhile = nobody_is_dead, .after = it_is_dead_now},
-        {.name = "stopped while it reaps", .setup = setup_two_dead, .act = stopped_reap, .meanwhile = reap_meanwhile,
+        {.name = "stopped while it reaps",
+         .setup = setup_two_dead,
+         .act = stopped_reap,
+         .meanwhile = reap_meanwhile,
          .after = it_is_dead_now},
     };
     crash_stop(&script, cases, SHC_ARRAY_SIZE(cases));

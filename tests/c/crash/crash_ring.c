@@ -1,4 +1,5 @@
-/* The ring's producer or consumer is killed at every instruction; the other end goes on, a successor takes the dead one's. */
+/* The ring's producer or consumer is killed at every instruction; the other end goes on, a successor takes the dead
+ * one's. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,8 +12,8 @@
 #define CAPACITY 60u
 #define SUCCESSOR_LENGTH 24u
 
-/* What the ring holds when the operation begins, and what the operation does. Messages are numbered from the creation of the
- * ring; a number decides tag and bytes. */
+/* What the ring holds when the operation begins, and what the operation does. Messages are numbered from the creation
+ * of the ring; a number decides tag and bytes. */
 typedef struct plan {
     int end;             /* whose holder dies */
     uint32_t rolled;     /* messages that have passed through before */
@@ -216,8 +217,8 @@ look_at_lease(const shc_ring_t *ring, int end)
     bool producer = end == SHC_RING_PRODUCER;
     uint64_t word = shc_a64_load_relaxed(producer ? &ring->shm->producer : &ring->shm->consumer);
     return (lease_t){.of_dead = word != 0 && shc_seg_owner_is_dead(ring->seg, word),
-                     .deaths = shc_a64_load_relaxed(producer ? &ring->shm->producer_deaths
-                                                             : &ring->shm->consumer_deaths)};
+                     .deaths =
+                         shc_a64_load_relaxed(producer ? &ring->shm->producer_deaths : &ring->shm->consumer_deaths)};
 }
 
 /* The end is there for a successor at once, the living one's is not, and the death has been counted. */
@@ -308,7 +309,7 @@ producer_died(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *
         after_shutdown(from);
     while (!is_shut && from->sent < plan->rolled + plan->filled + plan->count + 3)
         if (send_next(from, plan->count == 1 && from->sent == plan->rolled + plan->filled ? plan->length
-                                                                                         : SUCCESSOR_LENGTH) != 0)
+                                                                                          : SUCCESSOR_LENGTH) != 0)
             break;
     drain(to, NULL, from->sent);
     if (!is_shut)
@@ -476,6 +477,25 @@ act_hold(crash_party_t *victim, const crash_case_t *c)
     }
 }
 
+/* As long as the oldest is held, nothing is given back. */
+static void
+act_hold_the_oldest(crash_party_t *victim, const crash_case_t *c)
+{
+    shc_ring_t *ring = ring_of(victim);
+    shc_ring_message_t msg;
+    uint32_t holds[2];
+    (void)c;
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(holds); i++)
+        if (shc_ring_front(ring, &msg) != 0 || shc_ring_hold(ring, &msg, &holds[i]) != 0)
+            return;
+    shc_ring_mark_released(ring, holds[1]);
+    (void)!shc_ring_settle_holds(ring);
+    if (shc_ring_front(ring, &msg) != 0)
+        return;
+    shc_ring_consume(ring, &msg);
+    give_back(ring);
+}
+
 static void
 act_clear(crash_party_t *victim, const crash_case_t *c)
 {
@@ -510,6 +530,7 @@ TEST_LIMIT(consumer_killed_at_every_instruction, 120)
         CONSUMER_CASE("receive a batch, all of it", act_receive_batch, .rolled = 10, .filled = 4, .old_length = 312,
                       .count = 4),
         CONSUMER_CASE("hold, release in another order", act_hold, .filled = 6, .old_length = 24, .count = 4),
+        CONSUMER_CASE("go on behind a hold", act_hold_the_oldest, .filled = 6, .old_length = 24),
         CONSUMER_CASE("clear", act_clear, .filled = 7, .old_length = 24, .count = 7),
         CONSUMER_CASE("clear an empty ring", act_clear, .rolled = 7, .old_length = 24),
         CONSUMER_CASE("take the free end", act_take, .filled = 2, .old_length = 16, .takes = true),
@@ -652,11 +673,21 @@ shut_down(crash_party_t *party)
 TEST_LIMIT(other_end_goes_on_after_real_kills, 240)
 {
     static const kill_case_t cases[] = {
-        {.name = "producer killed in send", .prepare = take_to_send, .act = send_last, .survive = receive_to_last,
+        {.name = "producer killed in send",
+         .prepare = take_to_send,
+         .act = send_last,
+         .survive = receive_to_last,
          .after = succeed_and_send_last},
-        {.name = "consumer killed in receive", .setup = fill_ring, .prepare = take_to_receive, .act = receive_one,
-         .survive = send_waiting, .after = succeed_and_receive},
-        {.name = "somebody killed in shutdown", .act = shut_down, .survive = receive_until_shutdown, .after = shut_down},
+        {.name = "consumer killed in receive",
+         .setup = fill_ring,
+         .prepare = take_to_receive,
+         .act = receive_one,
+         .survive = send_waiting,
+         .after = succeed_and_receive},
+        {.name = "somebody killed in shutdown",
+         .act = shut_down,
+         .survive = receive_until_shutdown,
+         .after = shut_down},
     };
     crash_kill(&script, cases, SHC_ARRAY_SIZE(cases));
 }
@@ -725,10 +756,18 @@ four_are_gone(crash_party_t *parent)
 TEST_LIMIT(stopped_end_is_not_dead, 60)
 {
     static const stop_case_t cases[] = {
-        {.name = "producer stopped in send", .setup = take_to_receive, .prepare = take_to_send, .act = send_some,
-         .meanwhile = receive_meanwhile, .after = all_came},
-        {.name = "consumer stopped in receive", .setup = take_and_send_some, .prepare = take_to_receive,
-         .act = receive_some, .meanwhile = send_meanwhile, .after = four_are_gone},
+        {.name = "producer stopped in send",
+         .setup = take_to_receive,
+         .prepare = take_to_send,
+         .act = send_some,
+         .meanwhile = receive_meanwhile,
+         .after = all_came},
+        {.name = "consumer stopped in receive",
+         .setup = take_and_send_some,
+         .prepare = take_to_receive,
+         .act = receive_some,
+         .meanwhile = send_meanwhile,
+         .after = four_are_gone},
     };
     crash_stop(&script, cases, SHC_ARRAY_SIZE(cases));
 }

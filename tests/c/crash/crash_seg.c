@@ -1,11 +1,11 @@
-/* A process that creates, attaches, closes, unlinks, reaps or sweeps is really killed, because files are kernel state that no
- * snapshot shows.
+/* A process that creates, attaches, closes, unlinks, reaps or sweeps is really killed, because files are kernel state
+ * that no snapshot shows.
  *
  * A first run steps through the operation and notes where something can have changed: behind every system call, behind
- * every instruction that changed the segment, and behind every SAMPLE-th one (which should add nothing). Then the operation is run again for each of
- * these points and killed there; the victim stays a zombie while the survivors work. Each point is met by several kinds of
- * survivors (they sweep, create, attach or close first), and once more after a second victim that was killed while it did the
- * same. In the end no file is left. */
+ * every instruction that changed the segment, and behind every SAMPLE-th one (which should add nothing). Then the
+ * operation is run again for each of these points and killed there; the victim stays a zombie while the survivors
+ * work. Each point is met by several kinds of survivors (they sweep, create, attach or close first), and once more
+ * after a second victim that was killed while it did the same. In the end no file is left. */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -31,7 +31,7 @@ typedef enum opening {
     SWEEP,
     CREATE,
     ATTACH,
-    STRANGERS, /* how many of these anybody can begin with */
+    STRANGERS,         /* how many of these anybody can begin with */
     CLOSE = STRANGERS, /* the user's own last step */
     OPENINGS
 } opening_t;
@@ -46,9 +46,9 @@ typedef enum company {
 typedef struct life_case {
     const char *name;
     company_t company;
-    bool joins;     /* the victim has the segment open before the operation */
-    bool unlinks;   /* the operation removes the name whoever uses it */
-    bool persist;   /* the victim's segment is to keep its name */
+    bool joins;   /* the victim has the segment open before the operation */
+    bool unlinks; /* the operation removes the name whoever uses it */
+    bool persist; /* the victim's segment is to keep its name */
     void (*act)(void);
 } life_case_t;
 
@@ -78,9 +78,11 @@ static struct {
 static int
 create(shc_seg_t *seg)
 {
-    shc_seg_create_args_t args = {
-        .body_size = shc_buffer_body_size(BODY), .config = {BODY}, .participants = 4, .mode = 0600,
-        .persist = now.persist};
+    shc_seg_create_args_t args = {.body_size = shc_buffer_body_size(BODY),
+                                  .config = {BODY},
+                                  .participants = 4,
+                                  .mode = 0600,
+                                  .persist = now.persist};
     return shc_seg_create(now.dir_fd, FILE_NAME, &now.self, &shc_buffer_spec, &args, shc_buffer_init, seg);
 }
 
@@ -371,6 +373,7 @@ use_persistent(opening_t opening)
         CHECK_EQ(create(&seg), -EEXIST);
     CHECK_OK(attach(&seg));
     leave(&seg);
+    CHECK_OK(sweep());
     CHECK_EQ(count_files(), 1);
     CHECK_OK(shc_seg_reap(now.dir_fd, FILE_NAME, &now.self, true));
 }
@@ -401,6 +404,7 @@ use_while_unlinked(opening_t opening)
     bool doomed = shc_seg_life_state(shc_a64_load_relaxed(&shc_seg_shm(&now.user)->life)) != SHC_SEG_OPEN;
     if (!doomed) {
         use_beside_user(opening);
+        leave(&now.user);
         return;
     }
     if (opening == SWEEP)
@@ -410,6 +414,8 @@ use_while_unlinked(opening_t opening)
     CHECK_OK(create(&seg));
     CHECK_NE(seg.ino, now.user.ino);
     CHECK_OK(shc_seg_check(&now.user));
+    leave(&now.user); /* meets what the dead one left undone, and the name of the new segment */
+    CHECK_EQ(count_files(), 1);
     leave(&seg);
 }
 
@@ -424,11 +430,10 @@ survive(opening_t opening)
         leave(&now.user);
         CHECK(!name_is_users());
         use_after_all_died(ATTACH);
+    } else if (now.c->unlinks) {
+        use_while_unlinked(opening);
     } else {
-        if (now.c->unlinks)
-            use_while_unlinked(opening);
-        else
-            use_beside_user(opening);
+        use_beside_user(opening);
         CHECK_OK(shc_seg_check(&now.user));
         leave(&now.user);
     }

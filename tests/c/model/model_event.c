@@ -15,11 +15,11 @@ fake_on_unlink(uint32_t file)
 typedef enum fault {
     NONE,
     NO_SECOND_LOOK,    /* the waiter sleeps without looking again */
-    LOOK_BEFORE_FLAG,  /* what a missing fence on the waiter's side permits: its second look happens before the flag is set */
-    FLAG_BEFORE_STORE, /* the same on the notifier's side: the flag is read before the condition is stored */
+    LOOK_BEFORE_FLAG,  /* the waiter looks again before it has set the flag: what a missing fence permits */
+    FLAG_BEFORE_STORE, /* the notifier reads the flag before it has stored the condition: the same on its side */
     NO_PASS_ON,
-    ONLY_ARMS,         /* pass_on without looking at the condition */
-    NO_BUMP,           /* the flag is cleared, the sequence stays */
+    ONLY_ARMS, /* pass_on without looking at the condition */
+    NO_BUMP,   /* the flag is cleared, the sequence stays */
 } fault_t;
 
 static struct {
@@ -201,16 +201,36 @@ RESET(no_bump, NO_BUMP, 2, false, false)
 TEST_LIMIT(no_wake_up_is_lost, 120)
 {
     static const model_t models[] = {
-        {.name = "1 waiter, 1 put", .threads = 2, .body = {waiter, notifier}, .reset = reset_one,
-         .finish = finish_undisturbed, .preemptions = 10},
-        {.name = "2 waiters, 2 puts by one", .threads = 3, .body = {waiter, waiter, notifier}, .reset = reset_two,
-         .finish = finish_undisturbed, .preemptions = 4},
-        {.name = "2 waiters, 2 notifiers", .threads = 4, .body = {waiter, waiter, notifier, notifier},
-         .reset = reset_one, .finish = finish_undisturbed, .preemptions = 3},
-        {.name = "3 waiters, 3 puts by one", .threads = 4, .body = {waiter, waiter, waiter, notifier},
-         .reset = reset_three, .finish = finish_undisturbed, .preemptions = 3},
-        {.name = "2 waiters, notify_all", .threads = 3, .body = {waiter, waiter, notifier}, .reset = reset_all,
-         .finish = finish_undisturbed, .preemptions = 3},
+        {.name = "1 waiter, 1 put",
+         .threads = 2,
+         .body = {waiter, notifier},
+         .reset = reset_one,
+         .finish = finish_undisturbed,
+         .preemptions = 10},
+        {.name = "2 waiters, 2 puts by one",
+         .threads = 3,
+         .body = {waiter, waiter, notifier},
+         .reset = reset_two,
+         .finish = finish_undisturbed,
+         .preemptions = 4},
+        {.name = "2 waiters, 2 notifiers",
+         .threads = 4,
+         .body = {waiter, waiter, notifier, notifier},
+         .reset = reset_one,
+         .finish = finish_undisturbed,
+         .preemptions = 3},
+        {.name = "3 waiters, 3 puts by one",
+         .threads = 4,
+         .body = {waiter, waiter, waiter, notifier},
+         .reset = reset_three,
+         .finish = finish_undisturbed,
+         .preemptions = 3},
+        {.name = "2 waiters, notify_all",
+         .threads = 3,
+         .body = {waiter, waiter, notifier},
+         .reset = reset_all,
+         .finish = finish_undisturbed,
+         .preemptions = 3},
     };
     model_print_head();
     for (size_t i = 0; i < SHC_ARRAY_SIZE(models); i++)
@@ -221,12 +241,28 @@ TEST_LIMIT(no_wake_up_is_lost, 120)
 TEST_LIMIT(a_death_costs_slices_only, 120)
 {
     static const model_t models[] = {
-        {.name = "2 waiters, 2 puts, one dies", .threads = 3, .body = {waiter, waiter, notifier},
-         .reset = reset_two_slices, .finish = finish, .preemptions = 3, .kills = 1, .early_timeouts = 1},
-        {.name = "2 waiters, 2 puts, two die", .threads = 3, .body = {waiter, waiter, notifier},
-         .reset = reset_two_slices, .finish = finish, .preemptions = 2, .kills = 2},
-        {.name = "2 waiters, notify_all, one dies", .threads = 3, .body = {waiter, waiter, notifier},
-         .reset = reset_all_slices, .finish = finish, .preemptions = 3, .kills = 1},
+        {.name = "2 waiters, 2 puts, one dies",
+         .threads = 3,
+         .body = {waiter, waiter, notifier},
+         .reset = reset_two_slices,
+         .finish = finish,
+         .preemptions = 3,
+         .kills = 1,
+         .early_timeouts = 1},
+        {.name = "2 waiters, 2 puts, two die",
+         .threads = 3,
+         .body = {waiter, waiter, notifier},
+         .reset = reset_two_slices,
+         .finish = finish,
+         .preemptions = 2,
+         .kills = 2},
+        {.name = "2 waiters, notify_all, one dies",
+         .threads = 3,
+         .body = {waiter, waiter, notifier},
+         .reset = reset_all_slices,
+         .finish = finish,
+         .preemptions = 3,
+         .kills = 1},
     };
     model_print_head();
     for (size_t i = 0; i < SHC_ARRAY_SIZE(models); i++)
@@ -238,14 +274,22 @@ TEST_LIMIT(each_rule_is_needed, 120)
 {
     static const model_t models[] = {
         {.name = "no second look", .threads = 2, .body = {waiter, notifier}, .reset = reset_no_second_look},
-        {.name = "second look before the flag (no fence)", .threads = 2, .body = {waiter, notifier},
+        {.name = "second look before the flag (no fence)",
+         .threads = 2,
+         .body = {waiter, notifier},
          .reset = reset_look_before_flag},
-        {.name = "flag read before the put (no fence)", .threads = 2, .body = {waiter, notifier},
+        {.name = "flag read before the put (no fence)",
+         .threads = 2,
+         .body = {waiter, notifier},
          .reset = reset_flag_before_store},
         {.name = "no pass_on", .threads = 3, .body = {waiter, waiter, notifier}, .reset = reset_no_pass_on},
-        {.name = "pass_on that only arms", .threads = 4, .body = {waiter, waiter, waiter, notifier},
+        {.name = "pass_on that only arms",
+         .threads = 4,
+         .body = {waiter, waiter, waiter, notifier},
          .reset = reset_only_arms},
-        {.name = "the sequence is not bumped", .threads = 3, .body = {waiter, waiter, notifier},
+        {.name = "the sequence is not bumped",
+         .threads = 3,
+         .body = {waiter, waiter, notifier},
          .reset = reset_no_bump},
     };
     model_print_head();

@@ -1,4 +1,5 @@
-/* The robust lock, explored: one inside at a time, nobody waits for a free lock, a death inside is announced to the next. */
+/* The robust lock, explored: one inside at a time, nobody waits for a free lock, a death inside is announced to the
+ * next. */
 #include "support/fake_os.c"
 #include "support/model_impl.h"
 #include "sync/shc_lock.h"
@@ -17,12 +18,12 @@ static struct {
 } shared;
 
 static struct {
-    uint32_t inside;      /* thread + 1 between acquire and release */
-    bool half_done;       /* somebody died inside, and nobody has repaired it */
+    uint32_t inside; /* thread + 1 between acquire and release */
+    bool half_done;  /* somebody died inside, and nobody has repaired it */
     unsigned worked;
     unsigned rounds;
-    bool careless;        /* after a sleep, acquires without CONTENDED: the bug of glibc 20973 */
-    bool grabs;           /* takes a dead holder's lock by a store */
+    bool careless; /* after a sleep, acquires without CONTENDED: the bug of glibc 20973 */
+    bool grabs;    /* takes a dead holder's lock by a store */
     shc_participants_t table;
     shc_lock_party_t parties[MODEL_THREADS];
     shc_identity_t ids[MODEL_THREADS];
@@ -221,20 +222,50 @@ run_all(const model_t *models, size_t n)
 TEST_LIMIT(one_inside_and_no_wake_up_lost, 120)
 {
     static const model_t models[] = {
-        {.name = "2 threads, twice each", .threads = 2, .body = {worker, worker}, .reset = reset_twice,
-         .finish = finish_undisturbed, .preemptions = 6},
-        {.name = "3 threads", .threads = 3, .body = {worker, worker, worker}, .reset = reset_once,
-         .finish = finish_undisturbed, .preemptions = 4},
-        {.name = "4 threads", .threads = 4, .body = {worker, worker, worker, worker}, .reset = reset_once,
-         .finish = finish_undisturbed, .preemptions = 3},
-        {.name = "2 threads that spin first", .threads = 2, .body = {worker, worker}, .reset = reset_spinning,
-         .finish = finish_undisturbed, .preemptions = 4},
-        {.name = "2 threads, one that tries only", .threads = 3, .body = {worker, worker, trier},
-         .reset = reset_once, .finish = finish_undisturbed, .preemptions = 4},
-        {.name = "2 threads, one that gives up", .threads = 3, .body = {worker, worker, impatient},
-         .reset = reset_once, .finish = finish_undisturbed, .preemptions = 4, .early_timeouts = 2},
-        {.name = "3 threads, slices end early", .threads = 3, .body = {worker, worker, worker}, .reset = reset_once,
-         .finish = finish_undisturbed, .preemptions = 4, .early_timeouts = 2},
+        {.name = "2 threads, twice each",
+         .threads = 2,
+         .body = {worker, worker},
+         .reset = reset_twice,
+         .finish = finish_undisturbed,
+         .preemptions = 6},
+        {.name = "3 threads",
+         .threads = 3,
+         .body = {worker, worker, worker},
+         .reset = reset_once,
+         .finish = finish_undisturbed,
+         .preemptions = 4},
+        {.name = "4 threads",
+         .threads = 4,
+         .body = {worker, worker, worker, worker},
+         .reset = reset_once,
+         .finish = finish_undisturbed,
+         .preemptions = 3},
+        {.name = "2 threads that spin first",
+         .threads = 2,
+         .body = {worker, worker},
+         .reset = reset_spinning,
+         .finish = finish_undisturbed,
+         .preemptions = 4},
+        {.name = "2 threads, one that tries only",
+         .threads = 3,
+         .body = {worker, worker, trier},
+         .reset = reset_once,
+         .finish = finish_undisturbed,
+         .preemptions = 4},
+        {.name = "2 threads, one that gives up",
+         .threads = 3,
+         .body = {worker, worker, impatient},
+         .reset = reset_once,
+         .finish = finish_undisturbed,
+         .preemptions = 4,
+         .early_timeouts = 2},
+        {.name = "3 threads, slices end early",
+         .threads = 3,
+         .body = {worker, worker, worker},
+         .reset = reset_once,
+         .finish = finish_undisturbed,
+         .preemptions = 4,
+         .early_timeouts = 2},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -242,14 +273,36 @@ TEST_LIMIT(one_inside_and_no_wake_up_lost, 120)
 TEST_LIMIT(deaths_are_survived_and_announced, 120)
 {
     static const model_t models[] = {
-        {.name = "2 threads, one dies", .threads = 2, .body = {worker, worker}, .reset = reset_twice,
-         .finish = finish, .preemptions = 3, .kills = 1},
-        {.name = "3 threads, one dies", .threads = 3, .body = {worker, worker, worker}, .reset = reset_once,
-         .finish = finish, .preemptions = 4, .kills = 1, .early_timeouts = 1},
-        {.name = "3 threads, two die", .threads = 3, .body = {worker, worker, worker}, .reset = reset_once,
-         .finish = finish, .preemptions = 3, .kills = 2, .early_timeouts = 1},
-        {.name = "2 threads and one that tries, one dies", .threads = 3, .body = {worker, worker, trier},
-         .reset = reset_once, .finish = finish, .preemptions = 3, .kills = 1},
+        {.name = "2 threads, one dies",
+         .threads = 2,
+         .body = {worker, worker},
+         .reset = reset_twice,
+         .finish = finish,
+         .preemptions = 3,
+         .kills = 1},
+        {.name = "3 threads, one dies",
+         .threads = 3,
+         .body = {worker, worker, worker},
+         .reset = reset_once,
+         .finish = finish,
+         .preemptions = 4,
+         .kills = 1,
+         .early_timeouts = 1},
+        {.name = "3 threads, two die",
+         .threads = 3,
+         .body = {worker, worker, worker},
+         .reset = reset_once,
+         .finish = finish,
+         .preemptions = 3,
+         .kills = 2,
+         .early_timeouts = 1},
+        {.name = "2 threads and one that tries, one dies",
+         .threads = 3,
+         .body = {worker, worker, trier},
+         .reset = reset_once,
+         .finish = finish,
+         .preemptions = 3,
+         .kills = 1},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -257,10 +310,21 @@ TEST_LIMIT(deaths_are_survived_and_announced, 120)
 TEST_LIMIT(known_mistakes_are_found, 120)
 {
     static const model_t models[] = {
-        {.name = "acquired without CONTENDED after a sleep", .threads = 3, .body = {worker, worker, worker},
-         .reset = reset_careless, .finish = finish_undisturbed, .preemptions = 3, .must_fail = true},
-        {.name = "a dead holder's lock taken by a store", .threads = 3, .body = {worker, worker, worker},
-         .reset = reset_grabs, .finish = finish, .preemptions = 2, .kills = 1, .must_fail = true},
+        {.name = "acquired without CONTENDED after a sleep",
+         .threads = 3,
+         .body = {worker, worker, worker},
+         .reset = reset_careless,
+         .finish = finish_undisturbed,
+         .preemptions = 3,
+         .must_fail = true},
+        {.name = "a dead holder's lock taken by a store",
+         .threads = 3,
+         .body = {worker, worker, worker},
+         .reset = reset_grabs,
+         .finish = finish,
+         .preemptions = 2,
+         .kills = 1,
+         .must_fail = true},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }

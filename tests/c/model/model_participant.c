@@ -1,4 +1,5 @@
-/* The participant table, explored: a slot is one process's until that process has left or everything it held is swept. */
+/* The participant table, explored: a slot is one process's until that process has left or everything it held is
+ * swept. */
 #include "support/fake_os.c"
 #include "support/model_impl.h"
 #include "sync/shc_participant.h"
@@ -174,10 +175,18 @@ run_all(const model_t *models, size_t n)
 TEST_LIMIT(a_slot_is_one_process_s, 120)
 {
     static const model_t models[] = {
-        {.name = "3 visitors, 2 slots", .threads = 3, .body = {visitor, visitor, visitor}, .reset = reset,
-         .finish = finish, .preemptions = 3},
-        {.name = "visitor, counter, reaper", .threads = 3, .body = {visitor, counter, reaper}, .reset = reset,
-         .finish = finish, .preemptions = 3},
+        {.name = "3 visitors, 2 slots",
+         .threads = 3,
+         .body = {visitor, visitor, visitor},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 3},
+        {.name = "visitor, counter, reaper",
+         .threads = 3,
+         .body = {visitor, counter, reaper},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 3},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -185,14 +194,34 @@ TEST_LIMIT(a_slot_is_one_process_s, 120)
 TEST_LIMIT(the_dead_are_swept_and_nobody_else, 120)
 {
     static const model_t models[] = {
-        {.name = "2 visitors, one stays, one dies", .threads = 3, .body = {visitor, visitor, stayer}, .reset = reset,
-         .finish = finish, .preemptions = 2, .kills = 1},
-        {.name = "visitor, 2 reapers, one dies", .threads = 3, .body = {visitor, reaper, reaper}, .reset = reset,
-         .finish = finish, .preemptions = 3, .kills = 1},
-        {.name = "visitor, 2 reapers, two die", .threads = 3, .body = {visitor, reaper, reaper}, .reset = reset,
-         .finish = finish, .preemptions = 2, .kills = 2},
-        {.name = "2 visitors, 2 reapers, two die", .threads = 4, .body = {visitor, visitor, reaper, reaper},
-         .reset = reset, .finish = finish, .preemptions = 1, .kills = 2},
+        {.name = "2 visitors, one stays, one dies",
+         .threads = 3,
+         .body = {visitor, visitor, stayer},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 2,
+         .kills = 1},
+        {.name = "visitor, 2 reapers, one dies",
+         .threads = 3,
+         .body = {visitor, reaper, reaper},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 3,
+         .kills = 1},
+        {.name = "visitor, 2 reapers, two die",
+         .threads = 3,
+         .body = {visitor, reaper, reaper},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 2,
+         .kills = 2},
+        {.name = "2 visitors, 2 reapers, two die",
+         .threads = 4,
+         .body = {visitor, visitor, reaper, reaper},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 1,
+         .kills = 2},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -200,8 +229,14 @@ TEST_LIMIT(the_dead_are_swept_and_nobody_else, 120)
 TEST_LIMIT(known_mistakes_are_found, 120)
 {
     static const model_t models[] = {
-        {.name = "a slot freed before it is swept", .threads = 3, .body = {visitor, visitor, reaper},
-         .reset = reset_sweeps_late, .finish = finish, .preemptions = 2, .kills = 1, .must_fail = true},
+        {.name = "a slot freed before it is swept",
+         .threads = 3,
+         .body = {visitor, visitor, reaper},
+         .reset = reset_sweeps_late,
+         .finish = finish,
+         .preemptions = 2,
+         .kills = 1,
+         .must_fail = true},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }

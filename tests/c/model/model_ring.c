@@ -1,5 +1,5 @@
-/* The ring, explored: producer, consumer and, when one of them dies, a successor. Every message arrives once and in order; a
- * successor of the consumer may see again what its predecessor had not given back. */
+/* The ring, explored: producer, consumer and, when one of them dies, a successor. Every message arrives once and in
+ * order; a successor of the consumer may see again what its predecessor had not given back. */
 #include "ds/shc_ring.h"
 #include "support/fake_os.c"
 #include "support/model_impl.h"
@@ -278,12 +278,24 @@ run_all(const model_t *models, size_t n)
 TEST_LIMIT(every_message_once_and_in_order, 120)
 {
     static const model_t models[] = {
-        {.name = "producer and consumer", .threads = 2, .body = {produce, consume}, .reset = reset,
-         .finish = finish_undisturbed, .preemptions = 4},
-        {.name = "producer, consumer, somebody shuts down", .threads = 3, .body = {produce, consume, close_ring},
-         .reset = reset, .finish = finish, .preemptions = 3},
-        {.name = "two that want to be the producer", .threads = 2, .body = {compete, compete},
-         .reset = reset_with_slots, .finish = finish, .preemptions = 4},
+        {.name = "producer and consumer",
+         .threads = 2,
+         .body = {produce, consume},
+         .reset = reset,
+         .finish = finish_undisturbed,
+         .preemptions = 4},
+        {.name = "producer, consumer, somebody shuts down",
+         .threads = 3,
+         .body = {produce, consume, close_ring},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 3},
+        {.name = "two that want to be the producer",
+         .threads = 2,
+         .body = {compete, compete},
+         .reset = reset_with_slots,
+         .finish = finish,
+         .preemptions = 4},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -291,18 +303,55 @@ TEST_LIMIT(every_message_once_and_in_order, 120)
 TEST_LIMIT(an_heir_does_the_rest, 120)
 {
     static const model_t models[] = {
-        {.name = "the producer dies", .threads = 3, .body = {produce, consume, produce}, .heir = {0, 0, 1},
-         .killable = 1, .reset = reset, .finish = finish_after_death, .preemptions = 3, .kills = 1},
-        {.name = "the consumer dies", .threads = 3, .body = {produce, consume, consume}, .heir = {0, 0, 2},
-         .killable = 2, .reset = reset, .finish = finish_after_death, .preemptions = 3, .kills = 1},
-        {.name = "both die", .threads = 4, .body = {produce, consume, produce, consume}, .heir = {0, 0, 1, 2},
-         .killable = 3, .reset = reset, .finish = finish_after_death, .preemptions = 1, .kills = 2},
-        {.name = "two that want to be the producer, one dies", .threads = 2, .body = {compete, compete},
-         .reset = reset_with_slots, .finish = finish, .preemptions = 3, .kills = 1},
-        {.name = "the same, and somebody reaps", .threads = 3, .body = {compete, compete, reap},
-         .reset = reset_with_slots, .finish = finish, .preemptions = 2, .kills = 1, .killable = 3},
-        {.name = "two of these die", .threads = 3, .body = {compete, compete, reap},
-         .reset = reset_with_slots, .finish = finish, .preemptions = 1, .kills = 2},
+        {.name = "the producer dies",
+         .threads = 3,
+         .body = {produce, consume, produce},
+         .heir = {0, 0, 1},
+         .killable = 1,
+         .reset = reset,
+         .finish = finish_after_death,
+         .preemptions = 3,
+         .kills = 1},
+        {.name = "the consumer dies",
+         .threads = 3,
+         .body = {produce, consume, consume},
+         .heir = {0, 0, 2},
+         .killable = 2,
+         .reset = reset,
+         .finish = finish_after_death,
+         .preemptions = 3,
+         .kills = 1},
+        {.name = "both die",
+         .threads = 4,
+         .body = {produce, consume, produce, consume},
+         .heir = {0, 0, 1, 2},
+         .killable = 3,
+         .reset = reset,
+         .finish = finish_after_death,
+         .preemptions = 1,
+         .kills = 2},
+        {.name = "two that want to be the producer, one dies",
+         .threads = 2,
+         .body = {compete, compete},
+         .reset = reset_with_slots,
+         .finish = finish,
+         .preemptions = 3,
+         .kills = 1},
+        {.name = "the same, and somebody reaps",
+         .threads = 3,
+         .body = {compete, compete, reap},
+         .reset = reset_with_slots,
+         .finish = finish,
+         .preemptions = 2,
+         .kills = 1,
+         .killable = 3},
+        {.name = "two of these die",
+         .threads = 3,
+         .body = {compete, compete, reap},
+         .reset = reset_with_slots,
+         .finish = finish,
+         .preemptions = 1,
+         .kills = 2},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -310,10 +359,20 @@ TEST_LIMIT(an_heir_does_the_rest, 120)
 TEST_LIMIT(known_mistakes_are_found, 120)
 {
     static const model_t models[] = {
-        {.name = "published before the payload is there", .threads = 2, .body = {produce, consume},
-         .reset = reset_publishes_early, .finish = finish_undisturbed, .preemptions = 3, .must_fail = true},
-        {.name = "given back before the payload is read", .threads = 2, .body = {produce, consume},
-         .reset = reset_gives_back_early, .finish = finish_undisturbed, .preemptions = 3, .must_fail = true},
+        {.name = "published before the payload is there",
+         .threads = 2,
+         .body = {produce, consume},
+         .reset = reset_publishes_early,
+         .finish = finish_undisturbed,
+         .preemptions = 3,
+         .must_fail = true},
+        {.name = "given back before the payload is read",
+         .threads = 2,
+         .body = {produce, consume},
+         .reset = reset_gives_back_early,
+         .finish = finish_undisturbed,
+         .preemptions = 3,
+         .must_fail = true},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }

@@ -1,5 +1,5 @@
-/* The life of a segment's name, explored: whoever has the segment open keeps its name, the last one out removes it, a dead
- * one's name is removed by whoever comes next, and nobody ever removes another segment's name. */
+/* The life of a segment's name, explored: whoever has the segment open keeps its name, the last one out removes it, a
+ * dead one's name is removed by whoever comes next, and nobody ever removes another segment's name. */
 #include "ds/shc_buffer.h"
 #include "support/fake_os.c"
 #include "support/model_impl.h"
@@ -192,7 +192,8 @@ count_names(void)
     return n;
 }
 
-/* After a sweep by somebody who lives nothing is left: all have closed or died. Every file that had a name lost it once. */
+/* After a sweep by somebody who lives nothing is left: all have closed or died. Every file that had a name lost it
+ * once. */
 static void
 finish_after_deaths(void)
 {
@@ -222,14 +223,30 @@ TEST_LIMIT(the_last_one_out_removes_the_name, 120)
 {
     static const model_t models[] = {
         {.name = "2 users", .threads = 2, .body = {user, user}, .reset = reset, .finish = finish, .preemptions = 3},
-        {.name = "3 users", .threads = 3, .body = {user, user, user}, .reset = reset, .finish = finish,
+        {.name = "3 users",
+         .threads = 3,
+         .body = {user, user, user},
+         .reset = reset,
+         .finish = finish,
          .preemptions = 2},
-        {.name = "user, visitor, sweeper", .threads = 3, .body = {user, visitor, sweeper}, .reset = reset,
-         .finish = finish, .preemptions = 2},
-        {.name = "2 users, one unlinks", .threads = 2, .body = {user, unlinker}, .reset = reset, .finish = finish,
+        {.name = "user, visitor, sweeper",
+         .threads = 3,
+         .body = {user, visitor, sweeper},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 2},
+        {.name = "2 users, one unlinks",
+         .threads = 2,
+         .body = {user, unlinker},
+         .reset = reset,
+         .finish = finish,
          .preemptions = 3},
-        {.name = "2 that unlink and a user", .threads = 3, .body = {unlinker, unlinker, user}, .reset = reset,
-         .finish = finish, .preemptions = 2},
+        {.name = "2 that unlink and a user",
+         .threads = 3,
+         .body = {unlinker, unlinker, user},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 2},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -237,18 +254,55 @@ TEST_LIMIT(the_last_one_out_removes_the_name, 120)
 TEST_LIMIT(what_the_dead_leave_goes_away, 120)
 {
     static const model_t models[] = {
-        {.name = "2 users, one dies", .threads = 2, .body = {user, user}, .reset = reset,
-         .finish = finish_after_deaths, .preemptions = 3, .kills = 1},
-        {.name = "2 users, both die", .threads = 2, .body = {user, user}, .reset = reset,
-         .finish = finish_after_deaths, .preemptions = 1, .kills = 2},
-        {.name = "deserter, 2 users", .threads = 3, .body = {deserter, user, user}, .reset = reset,
-         .finish = finish_after_deaths, .preemptions = 2},
-        {.name = "deserter, user, sweeper", .threads = 3, .body = {deserter, user, sweeper}, .reset = reset,
-         .finish = finish_after_deaths, .preemptions = 2},
-        {.name = "deserter, visitor, sweeper, one dies", .threads = 3, .body = {deserter, visitor, sweeper},
-         .reset = reset, .finish = finish_after_deaths, .preemptions = 1, .kills = 1, .killable = 6},
-        {.name = "user, one unlinks, one dies", .threads = 2, .body = {user, unlinker}, .reset = reset,
-         .finish = finish_after_deaths, .preemptions = 3, .kills = 1},
+        {.name = "2 users, one dies",
+         .threads = 2,
+         .body = {user, user},
+         .reset = reset,
+         .finish = finish_after_deaths,
+         .preemptions = 2,
+         .kills = 1},
+        {.name = "2 users, both die",
+         .threads = 2,
+         .body = {user, user},
+         .reset = reset,
+         .finish = finish_after_deaths,
+         .preemptions = 1,
+         .kills = 2},
+        {.name = "deserter, 2 users",
+         .threads = 3,
+         .body = {deserter, user, user},
+         .reset = reset,
+         .finish = finish_after_deaths,
+         .preemptions = 2},
+        {.name = "deserter, user, sweeper",
+         .threads = 3,
+         .body = {deserter, user, sweeper},
+         .reset = reset,
+         .finish = finish_after_deaths,
+         .preemptions = 2},
+        {.name = "deserter, visitor, sweeper, one dies",
+         .threads = 3,
+         .body = {deserter, visitor, sweeper},
+         .reset = reset,
+         .finish = finish_after_deaths,
+         .preemptions = 1,
+         .kills = 1,
+         .killable = 6},
+        {.name = "2 users, one unlinks and dies",
+         .threads = 3,
+         .body = {user, user, unlinker},
+         .reset = reset,
+         .finish = finish_after_deaths,
+         .preemptions = 2,
+         .kills = 1,
+         .killable = 4},
+        {.name = "user, one unlinks, one dies",
+         .threads = 2,
+         .body = {user, unlinker},
+         .reset = reset,
+         .finish = finish_after_deaths,
+         .preemptions = 2,
+         .kills = 1},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -256,8 +310,13 @@ TEST_LIMIT(what_the_dead_leave_goes_away, 120)
 TEST_LIMIT(known_mistakes_are_found, 120)
 {
     static const model_t models[] = {
-        {.name = "the last one out decides by looking around", .threads = 2, .body = {careless_user, user},
-         .reset = reset, .finish = finish, .preemptions = 3, .must_fail = true},
+        {.name = "the last one out decides by looking around",
+         .threads = 2,
+         .body = {careless_user, user},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 3,
+         .must_fail = true},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }

@@ -42,10 +42,10 @@ static struct {
     const crash_case_t *c;
     shc_self_t self;
     uint64_t size;
-    crash_party_t peer;     /* on the live segment */
-    uint8_t *second;        /* shared with the second victim */
-    uint8_t *copy;          /* what survivors work on */
-    image_t *images;        /* of the first victim, already without it */
+    crash_party_t peer; /* on the live segment */
+    uint8_t *second;    /* shared with the second victim */
+    uint8_t *copy;      /* what survivors work on */
+    image_t *images;    /* of the first victim, already without it */
     size_t image_room;
     tally_t tally;
     /* what the survivor at work looks at */
@@ -243,6 +243,13 @@ add_dead(dead_list_t *list, uint8_t *image)
     }
 }
 
+static void
+check_owns_nothing(const crash_party_t *survivor, const dead_list_t *dead)
+{
+    for (unsigned i = 0; i < dead->n && now.script->owns != NULL; i++)
+        SURVIVES(!now.script->owns(survivor, dead->who[i].index, dead->who[i].generation));
+}
+
 /* After the sweep nothing is anybody's who is dead. */
 static void
 check_swept(const crash_party_t *survivor, const dead_list_t *dead)
@@ -253,22 +260,23 @@ check_swept(const crash_party_t *survivor, const dead_list_t *dead)
                  shc_participant_phase(word) == SHC_PARTICIPANT_LIVE);
         SURVIVES(!is_corpse(shc_participant_actor(word)));
     }
-    for (unsigned i = 0; i < dead->n && now.script->owns != NULL; i++)
-        SURVIVES(!now.script->owns(survivor, dead->who[i].index, dead->who[i].generation));
+    check_owns_nothing(survivor, dead);
     SURVIVES_EQ(shc_seg_check(&survivor->seg), 0);
     SURVIVES_EQ(now.script->verify(survivor), 0);
 }
 
 /* A new process over the copy: joins, as every process must. */
 static void
-join_survivor(crash_party_t *survivor)
+join_survivor(crash_party_t *survivor, const dead_list_t *dead)
 {
     adopt(survivor, now.copy);
-    if (now.reaped)
-        (void)shc_seg_reap_participants(&survivor->seg);
-    SURVIVES_EQ(shc_seg_rejoin(&survivor->seg), 0);
     memset(survivor->own, 0, now.script->own_size);
     now.script->bind(survivor);
+    if (now.reaped) {
+        (void)shc_seg_reap_participants(&survivor->seg);
+        check_owns_nothing(survivor, dead);
+    }
+    SURVIVES_EQ(shc_seg_rejoin(&survivor->seg), 0);
 }
 
 static void
@@ -279,7 +287,7 @@ survive(void *survivor_own, void *peer_own)
     add_dead(&dead, now.copy);
     if (now.is_double)
         add_dead(&dead, now.first_fault.bytes);
-    join_survivor(&survivor);
+    join_survivor(&survivor, &dead);
     move_peer(&peer);
     now.c->check(&survivor, &peer, now.c);
     (void)shc_seg_reap_participants(&survivor.seg);

@@ -1,21 +1,26 @@
 /* Kills at every machine instruction, and survivors on what is left.
  *
- * What SIGKILL leaves of a process is exactly the shared memory at that instant. So one pass over an operation is enough: a
- * traced child executes it on a live segment, and behind every instruction that changed the segment the parent
- *   1. copies the segment (it is position-independent) and writes into the copy that the victim's process is gone: its pid,
- *      start time and pidfd inode are replaced by those of a real zombie, so that recovery asks the kernel as it always does;
- *   2. runs the survivors on the copy: `peer`, who was there all the time with private state of its own, and `survivor`, who
- *      joins now. They do whatever the header essay of the structure promises to be possible, and check it;
+ * What SIGKILL leaves of a process is exactly the shared memory at that instant. So one pass over an operation is
+ * enough: a traced child executes it on a live segment, and behind every instruction that changed the segment the
+ * parent
+ *   1. copies the segment (it is position-independent) and writes into the copy that the victim's process is gone: its
+ *      pid, start time and pidfd inode are replaced by those of a real zombie, so that recovery asks the kernel as it
+ *      always does;
+ *   2. runs the survivors on the copy: `peer`, who was there all the time with private state of its own, and
+ *      `survivor`, who joins now. They do whatever the header essay of the structure promises to be possible, and
+ *      check it;
  *   3. reaps, and checks that no word names the dead and that *_check() is satisfied.
- * Everything is done twice: with the dead reaped first, and with the survivors meeting the dead process's words themselves.
+ * Everything is done twice: with the dead reaped first, and with the survivors meeting the dead process's words
+ * themselves.
  *
- * Double faults: from every k-th image a traced child joins, reaps and does what `recover` says; it is killed behind each of
- * its instructions in turn, and a third process checks as above.
+ * Double faults: from every k-th image a traced child joins, reaps and does what `recover` says; it is killed behind
+ * each of its instructions in turn, and a third process checks as above.
  *
- * A structure adds one script (crash_script_t) and its cases; see crash_ring.c. Limits of the run come from the environment:
- *   SHMCOMM_CRASH_DOUBLE   images per case from which recovery is killed (default 16; 0: none, "all": every one)
+ * A structure adds one script (crash_script_t) and its cases; see crash_ring.c. SHMCOMM_CRASH_DOUBLE says from how
+ * many images per case recovery is killed (16; 0: none, "all": every one).
  *
- * Weak memory is not looked at: what the machine's other cores see in between is the business of the pair tables and TSan. */
+ * Weak memory is not looked at: what the machine's other cores see in between is the business of the pair tables and
+ * TSan. */
 #ifndef CRASH_IMPL_H
 #define CRASH_IMPL_H
 
@@ -79,7 +84,8 @@ void crash_run(const crash_script_t *script, const crash_case_t *cases, size_t n
 _Noreturn __attribute__((format(printf, 3, 4))) void crash_failed(const char *file, int line, const char *format, ...);
 void crash_expect_eq(const char *file, int line, const char *text, long long a, long long b);
 
-/* Makes a participant whose process is dead (another one each time it is called, up to two); returns its owner word. For setup. */
+/* Makes a participant whose process is dead (another one each time it is called, up to two); returns its owner word.
+ * For setup. */
 uint64_t crash_plant_dead(crash_party_t *peer);
 
 /* In the survivor's part: whether the dead were reaped before it (else it meets their words itself). */

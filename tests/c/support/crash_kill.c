@@ -138,7 +138,8 @@ make_stage(const crash_script_t *script)
     now.seed = t_seed();
     int dir_fd = t_dir_fd();
     CHECK_OK(shc_self_init(&now.self));
-    CHECK_OK(shc_seg_create(dir_fd, "shmcomm.crash", &now.self, script->spec, &script->args, script->init, &now.parent.seg));
+    CHECK_OK(
+        shc_seg_create(dir_fd, "shmcomm.crash", &now.self, script->spec, &script->args, script->init, &now.parent.seg));
     CHECK_OK(shc_os_file_unlink(dir_fd, "shmcomm.crash"));
     shc_os_close(dir_fd);
     now.size = now.parent.seg.id.size;

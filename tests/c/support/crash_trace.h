@@ -1,4 +1,5 @@
-/* A child process that runs one operation under ptrace, so that its parent can stop it behind every machine instruction.
+/* A child process that runs one operation under ptrace, so that its parent can stop it behind every machine
+ * instruction.
  *
  *     trace_require();                                      in the test: skips it where this cannot be done
  *     pid_t victim = trace_start(prepare, act, arg);        the child has run prepare(arg) and stands before act(arg)
@@ -6,8 +7,8 @@
  *     trace_kill(victim);                                   SIGKILL; it stays behind as a zombie, as killed workers do
  *     trace_bury(victim);                                   waits for it
  *
- * The markers around act are int3 instructions. trace_require also ties the test to the CPU that it is on: stepping is three
- * times faster when tracer and tracee take turns on one core. */
+ * The markers around act are int3 instructions. trace_require also ties the test to the CPU that it is on: stepping
+ * is three times faster when tracer and tracee take turns on one core. */
 #ifndef CRASH_TRACE_H
 #define CRASH_TRACE_H
 

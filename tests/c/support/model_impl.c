@@ -18,7 +18,13 @@
 #define TRACE_MAX 400u
 #define NEVER UINT64_MAX
 
-typedef enum state { RUNNABLE, ASLEEP, WAITS_FOR_DEATH, ENDED, DEAD } state_t;
+typedef enum state {
+    RUNNABLE,
+    ASLEEP,
+    WAITS_FOR_DEATH,
+    ENDED,
+    DEAD
+} state_t;
 
 typedef struct thread {
     jmp_buf resume; /* where it goes on */
@@ -341,6 +347,10 @@ model_point(const char *where)
     point(where, 0);
 }
 
+#ifndef SHC_HOOK
+void shc_hook(const char *where, const volatile void *word); /* in other variants nobody calls it */
+#endif
+
 void
 shc_hook(const char *where, const volatile void *word)
 {
@@ -554,7 +564,7 @@ model_run(const model_t *model)
     now.all_schedules += sound ? now.schedules : tried;
     printf("    %-52s %11u %6u %11" PRIu64 " %8.1f%s\n", model->name, bound - 1, model->kills,
            sound ? now.schedules : tried, seconds() - begun,
-           sound             ? ""
+           sound              ? ""
            : model->must_fail ? "  found, as it must be"
                               : "  FAILED");
     fflush(stdout);

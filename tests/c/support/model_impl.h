@@ -1,5 +1,6 @@
-/* Explores schedules: small programs of two to four logical threads over the real code of the core, every interleaving of
- * their accesses to shared words with at most so many preemptions, and a kill at every point as a further choice.
+/* Explores schedules: small programs of two to four logical threads over the real code of the core, every
+ * interleaving of their accesses to shared words with at most so many preemptions, and a kill at every point as a
+ * further choice.
  *
  * A test
  *     #include "support/model_impl.h"
@@ -8,16 +9,17 @@
  * switched. Each logical thread is a process of its own: killed, it stays dead for shc_os_is_dead.
  *
  * Choices, enumerated depth first by running the program again and again from its start:
- *     at a point     go on; switch to another thread that can run (a preemption); let a sleeper with a deadline time out
- *                    and switch to it (a preemption, too; if early_timeouts are left); die (if kills are left)
+ *     at a point     go on; switch to another thread that can run (a preemption); let a sleeper with a deadline time
+ *                    out and switch to it (a preemption, too; if early_timeouts are left); die (if kills are left)
  *     at a sleep     fall asleep; die in it
  *     at a wake      which sleeper; whether it dies instead of running on
  *     no choice      switching away from a thread that sleeps, ended or died is free
- * Else time passes only when nobody can run: then the sleeper with the earliest deadline times out. Nobody with a deadline is a
- * deadlock, which is how lost wake-ups show.
+ * Else time passes only when nobody can run: then the sleeper with the earliest deadline times out. Nobody with a
+ * deadline is a deadlock, which is how lost wake-ups show.
  *
- * The bounds are raised one by one (iterative context bounding), so that a failure is shown with the fewest preemptions.
- * Only sequentially consistent executions are seen; weak memory is the business of the pair tables and TSan.
+ * The bounds are raised one by one (iterative context bounding), so that a failure is shown with the fewest
+ * preemptions. Only sequentially consistent executions are seen; weak memory is the business of the pair tables and
+ * TSan.
  *
  * SHMCOMM_MODEL_EXTRA=n raises every bound on preemptions by n. */
 #ifndef MODEL_IMPL_H
@@ -40,10 +42,10 @@ typedef struct model {
     void (*finish)(void); /* when all threads have ended or died: MODEL_CHECK what must hold; no points here */
     unsigned preemptions;
     unsigned kills;
-    unsigned killable;  /* bit set of threads; 0: all */
+    unsigned killable; /* bit set of threads; 0: all */
     unsigned early_timeouts;
     uint32_t heir[MODEL_THREADS]; /* thread i + 1 starts only after the death of this one (0: at once) */
-    bool must_fail;     /* the program is wrong on purpose: not finding that is the failure */
+    bool must_fail;               /* the program is wrong on purpose: not finding that is the failure */
 } model_t;
 
 /* Explores, prints a line, and fails the test if something was found (must_fail: if nothing was). */
@@ -74,10 +76,16 @@ _Noreturn void model_exit(void);
 unsigned model_timeouts(void);
 unsigned model_deaths(void);
 
+/* What atomic/shc_atomic.h calls in builds with -DSHC_HOOK (and this folder is compiled in all). */
+void shc_hook(const char *where, const volatile void *word);
+
 /* ---- for fake_os.c ---- */
 
 uint64_t model_now_ns(uint64_t tick_ns);
-enum { MODEL_WOKEN, MODEL_TIMED_OUT };
+enum {
+    MODEL_WOKEN,
+    MODEL_TIMED_OUT
+};
 int model_sleep(const void *word, uint64_t deadline_ns);
 unsigned model_wake(const void *word, unsigned count);
 

@@ -52,7 +52,7 @@ uint64_t fix_plant_dead(const shc_seg_t *seg, uint32_t index, uint32_t generatio
 /* The same for the living parent of the test. */
 uint64_t fix_plant_living(const shc_seg_t *seg, uint32_t index, uint32_t generation, uint32_t phase);
 
-/* The identity of a process that is certainly dead; it stays a zombie until the test ends. */
+/* The identity of a process that is certainly dead; a zombie until the test ends where the system sees through that. */
 const shc_identity_t *fix_corpse(void);
 
 uint32_t fix_phase(const shc_seg_t *seg, uint32_t index);

@@ -1051,13 +1051,15 @@ spin_until(const shc_a32_t *word, uint32_t value)
 
 /* As long as all workers live. */
 static void
-await_crowd(const shc_a32_t *word, uint32_t value)
+await_crowd(const pid_t pids[CROWD], const shc_a32_t *word, uint32_t value)
 {
-    siginfo_t info = {0};
     while (shc_a32_load_acquire(word) < value) { /* A <- proc_signal */
         shc_os_yield();
-        CHECK_EQ(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT), 0);
-        CHECK(info.si_pid == 0 || info.si_pid == (pid_t)fix_corpse()->pid);
+        for (int i = 0; i < CROWD; i++) {
+            siginfo_t info = {0};
+            CHECK_EQ(waitid(P_PID, (id_t)pids[i], &info, WEXITED | WNOHANG | WNOWAIT), 0);
+            CHECK_EQ(info.si_pid, 0);
+        }
     }
 }
 
@@ -1098,7 +1100,7 @@ run_crowd(uint64_t rounds, void (*act)(crowd_t *), void (*stage)(void), void (*c
         if (stage != NULL)
             stage();
         proc_signal(&c->round);
-        await_crowd(&c->done, CROWD * i);
+        await_crowd(pids, &c->done, CROWD * i);
         check(c);
     }
     proc_signal(&c->round);
