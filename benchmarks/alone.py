@@ -1,4 +1,5 @@
-"""What one process, or a fresh interpreter, can measure. Each function returns one sample; the message that comes out is compared with
+"""What one process, or a fresh interpreter, can measure. Each function returns one sample; the message that comes
+out is compared with
 the one that went in."""
 
 import contextlib
@@ -85,7 +86,9 @@ def array_copy(channel, array, n):
 
 
 def array_in_place(channel, size, n):
-    """Nanoseconds of reserving an array, publishing it, and receiving a view of it: nobody touches more than one byte."""
+    """Nanoseconds of reserving an array, publishing it, and receiving a view of it: nobody touches more than one
+    byte.
+    """
     reserve, get = channel.reserve_array, channel.receive
     start = time.perf_counter_ns()
     for i in range(n):
@@ -187,7 +190,9 @@ print(json.dumps(times))
 
 
 def attach(cls, name, n=50):
-    """Nanoseconds of attaching in a process that does not have the object open: (the first time, median of the others)."""
+    """Nanoseconds of attaching in a process that does not have the object open: (the first time, median of the
+    others).
+    """
     first, *others = in_fresh_interpreter(ATTACH, cls, name, str(n))
     return first, sorted(others)[len(others) // 2]
 
@@ -214,7 +219,8 @@ import ctypes, json, shmcomm, sys
 
 
 class Mallinfo2(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks
+    fordblks keepcost".split()]
 
 
 try:
@@ -280,7 +286,8 @@ def idle_cpu(consumers, seconds):
 
     channels = [RingBufferChannel(16, name=fresh_name()) for _ in range(consumers)]
     workers = [
-        subprocess.Popen([*PYTHON, IDLE, c.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for c in channels
+        subprocess.Popen([*PYTHON, IDLE, c.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for c in channels
     ]
     try:
         for worker in workers:

@@ -5,6 +5,7 @@ from multiprocessing.shared_memory import SharedMemory
 import alone
 import floors
 import pytest
+
 from shmcomm import SharedMemoryBuffer
 
 SIZES = {"64B": 64, "4KiB": 4096, "1MiB": 1 << 20}

@@ -2,9 +2,13 @@
 
 import alone
 import pytest
+
 from shmcomm import RingBufferChannel, SharedMemoryBuffer
 
-MAKERS = {"RingBufferChannel": lambda name=None: RingBufferChannel(1024, name=name), "SharedMemoryBuffer": lambda name=None: SharedMemoryBuffer(64, name=name)}
+MAKERS = {
+    "RingBufferChannel": lambda name=None: RingBufferChannel(1024, name=name),
+    "SharedMemoryBuffer": lambda name=None: SharedMemoryBuffer(64, name=name),
+}
 by_class = pytest.mark.parametrize("cls", MAKERS)
 
 
@@ -30,7 +34,8 @@ def test_import(module, sample):
 
 def test_idle_consumers(sample, quick):
     seconds = 0.5 if quick else 10
-    share = lambda: alone.idle_cpu(8, seconds) * 1e9
+    def share():
+        return alone.idle_cpu(8, seconds) * 1e9
     sample("S22 share of one core burnt by 8 blocked consumers (1 s = all of it)", "ours", share, rounds=1)
 
 

@@ -5,6 +5,7 @@ import floors
 import pairs
 import pytest
 import rivals
+
 from shmcomm import RingBufferChannel
 
 BYTES = pairs.payloads(64)
@@ -16,7 +17,9 @@ VALUES = {
     "float": [i * 1.25 for i in range(pairs.LAP)],
     "str": [f"{i:064d}" for i in range(pairs.LAP)],
     "tuple of 3": [(i, f"name {i}", i * 0.5) for i in range(pairs.LAP)],
-    "dict of 5": [{"id": i, "name": f"item {i}", "price": i * 0.5, "tags": None, "ok": i % 2 == 0} for i in range(pairs.LAP)],
+    "dict of 5": [
+        {"id": i, "name": f"item {i}", "price": i * 0.5, "tags": None, "ok": i % 2 == 0} for i in range(pairs.LAP)
+    ],
 }
 
 
@@ -99,14 +102,18 @@ def test_put_get_floor(sample, quick):
 def test_backlog(length, sample, quick):
     length = min(length, 1000) if quick else length
     with RingBufferChannel(length + 16) as channel:
-        sample("growth: put and get behind a backlog", "ours", lambda: alone.backlog(channel, BYTES[0], length, 200_000))
+        sample(
+            "growth: put and get behind a backlog", "ours", lambda: alone.backlog(channel, BYTES[0], length, 200_000)
+        )
 
 
 def test_array_copy(sample, quick):
     numpy = pytest.importorskip("numpy")
     with RingBufferChannel(16, buffer_size=4 * MIB) as channel:
         array = numpy.arange(MIB, dtype="u1")
-        sample("S10 array of 1 MiB, copied in and out", "ours", lambda: alone.array_copy(channel, array, laps(quick, 500)))
+        sample(
+            "S10 array of 1 MiB, copied in and out", "ours", lambda: alone.array_copy(channel, array, laps(quick, 500))
+        )
 
 
 def test_array_copy_floor(sample, quick):
@@ -123,4 +130,8 @@ def test_array_in_place(size, sample, quick):
     except OSError as error:
         pytest.skip(str(error))
     with channel:
-        sample("S11 array written and read in place", "ours", lambda: alone.array_in_place(channel, size, laps(quick, 3000)))
+        sample(
+            "S11 array written and read in place",
+            "ours",
+            lambda: alone.array_in_place(channel, size, laps(quick, 3000)),
+        )

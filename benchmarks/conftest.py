@@ -41,7 +41,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_generate_tests(metafunc):
-    """`link`: every link there is, or with @pytest.mark.parametrize-like narrowness by the test's own `links` attribute."""
+    """`link`: every link there is, or with @pytest.mark.parametrize-like narrowness by the test's own `links`
+    attribute.
+    """
     if "link" in metafunc.fixturenames:
         links = getattr(metafunc.function, "links", rivals.ALL)
         metafunc.parametrize("link", links, ids=lambda link: link.name.replace(" ", "-"))

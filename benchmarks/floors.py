@@ -1,4 +1,5 @@
-"""The least that anything could cost: what the targets are compared with. Each function returns nanoseconds per operation, unless
+"""The least that anything could cost: what the targets are compared with. Each function returns nanoseconds per
+operation, unless
 it says otherwise, and does its work anew on every call."""
 
 import functools
@@ -62,5 +63,7 @@ def two_processes_program():
 
 def two_processes(how, trips):
     """p50 of a round trip between two bare C processes: `futex`, both asleep; `line`, both spinning."""
-    output = subprocess.run([two_processes_program(), how, str(trips)], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        [two_processes_program(), how, str(trips)], check=True, capture_output=True, text=True
+    ).stdout
     return float(output.split()[0])

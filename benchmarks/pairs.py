@@ -1,6 +1,7 @@
 """Two processes and a link between them: streams and round trips, in rounds that can be repeated and interleaved.
 
-A link (see rivals.py) is made in the parent and pickled to two workers, which are spawned: nothing is inherited. Each worker opens
+A link (see rivals.py) is made in the parent and pickled to two workers, which are spawned: nothing is inherited.
+Each worker opens
 its own side and then waits for orders, so that the rounds of several subjects can take turns without starting processes
 anew. Every message is compared with what it must be: a lost, doubled, reordered or damaged one fails the benchmark.
 """
@@ -26,7 +27,9 @@ class Broken(Exception):
 
 def payloads(size):
     """LAP messages of `size` bytes, all different, no byte of them constant."""
-    return [bytes((i * 7 + j * 31 + (i >> 3)) & 0xFF for j in range(size - 2)) + i.to_bytes(2, "little") for i in range(LAP)]
+    return [
+        bytes((i * 7 + j * 31 + (i >> 3)) & 0xFF for j in range(size - 2)) + i.to_bytes(2, "little") for i in range(LAP)
+    ]
 
 
 # ---- inside the workers ----
@@ -180,7 +183,9 @@ class Pair:
 
     def answer(self, process, control):
         if not control.poll(PATIENCE_S):
-            raise Broken(f"{self.link.name}: a worker has said nothing for {PATIENCE_S} s: a message is lost, or it hangs")
+            raise Broken(
+                f"{self.link.name}: a worker has said nothing for {PATIENCE_S} s: a message is lost, or it hangs"
+            )
         try:
             kind, value = control.recv()
         except EOFError:

@@ -2,8 +2,10 @@
 
     python benchmarks/report.py [--only S1,S4] [--repeat 5] [--quick] [--json] [--no-rivals]
 
-Every subject of a target is measured once, then every one again, and so on: what disturbs the machine disturbs all. The table shows
-medians over the repetitions and, behind ±, half of (largest - smallest) relative to the median. It judges no times by themselves, only
+Every subject of a target is measured once, then every one again, and so on: what disturbs the machine disturbs all.
+The table shows
+medians over the repetitions and, behind ±, half of (largest - smallest) relative to the median. It judges no times
+by themselves, only
 ratios within this run, and its exit status does not depend on them; a lost or damaged message ends it with status 1.
 """
 
@@ -97,12 +99,20 @@ class Report:
 
     def streams(self):
         """S1"""
-        t = Target("S1", "stream of 64 B, 1 producer, 1 consumer", [
-            Claim("shmcomm", "call", "<=", 4),
-            Claim("shmcomm", "multiprocessing.Queue", ">=", 40),
-            Claim("shmcomm", "kickmsg", ">=", 4),
-            *(Claim("shmcomm", link.name, ">=") for link in rivals.ALL if link.name not in ("shmcomm", "multiprocessing.Queue", "kickmsg")),
-        ])
+        t = Target(
+            "S1",
+            "stream of 64 B, 1 producer, 1 consumer",
+            [
+                Claim("shmcomm", "call", "<=", 4),
+                Claim("shmcomm", "multiprocessing.Queue", ">=", 40),
+                Claim("shmcomm", "kickmsg", ">=", 4),
+                *(
+                    Claim("shmcomm", link.name, ">=")
+                    for link in rivals.ALL
+                    if link.name not in ("shmcomm", "multiprocessing.Queue", "kickmsg")
+                ),
+            ],
+        )
         self.add_links(t, rivals.ALL, lambda pair, link: pair.stream(BYTES, self.laps(link)))
         t.samples["call"] = lambda: floors.call(BYTES, self.n(2000))
         yield t
@@ -115,14 +125,23 @@ class Report:
             if limit == 40:
                 t.claims.append(Claim("shmcomm", "call", "<=", 4))
                 t.samples["call"] = lambda messages=messages: floors.call(messages, self.n(2000))
-            self.add_links(t, [rivals.Ring, rivals.MpQueue], lambda pair, link, m=messages: pair.stream(m, self.laps(link, 1000, 60)))
+            self.add_links(
+                t,
+                [rivals.Ring, rivals.MpQueue],
+                lambda pair, link, m=messages: pair.stream(m, self.laps(link, 1000, 60)),
+            )
             yield t
 
     def batches(self):
         """S3"""
-        t = Target("S3", "batches of 64, 64 B", [
-            Claim("shmcomm, batches", "shmcomm, single", ">=", 2), Claim("shmcomm, batches", "faster-fifo", ">="),
-        ])
+        t = Target(
+            "S3",
+            "batches of 64, 64 B",
+            [
+                Claim("shmcomm, batches", "shmcomm, single", ">=", 2),
+                Claim("shmcomm, batches", "faster-fifo", ">="),
+            ],
+        )
         pair = self.pair(rivals.Ring)
         t.samples["shmcomm, batches"] = lambda: pair.stream(BYTES, self.n(3000), "batch")
         t.samples["shmcomm, single"] = lambda: pair.stream(BYTES, self.n(2000))
@@ -139,11 +158,17 @@ class Report:
 
     def trips(self):
         """S7, S8"""
-        awake = Target("S7", "round trip of 64 B, both awake, p50", [
-            Claim("shmcomm", "cache line", "<=", 10),
-            *(Claim("shmcomm", link.name, ">=") for link in rivals.ALL if link.name != "shmcomm"),
-        ])
-        self.add_links(awake, rivals.ALL, lambda pair, link: pairs.quantile(pair.trips(BYTES, self.laps(link, 80, 8)), 0.5))
+        awake = Target(
+            "S7",
+            "round trip of 64 B, both awake, p50",
+            [
+                Claim("shmcomm", "cache line", "<=", 10),
+                *(Claim("shmcomm", link.name, ">=") for link in rivals.ALL if link.name != "shmcomm"),
+            ],
+        )
+        self.add_links(
+            awake, rivals.ALL, lambda pair, link: pairs.quantile(pair.trips(BYTES, self.laps(link, 80, 8)), 0.5)
+        )
         asleep = Target("S8", "round trip of 64 B, both asleep, p50", [Claim("shmcomm", "futex", "<=", 1.15)])
         pair = self.pair(rivals.Ring, spin=0)
         asleep.samples["shmcomm"] = lambda: pairs.quantile(pair.trips(BYTES, self.n(20)), 0.5)
@@ -208,7 +233,12 @@ class Report:
             t.samples.update({"shmcomm": lambda size=size: size, "limit": lambda limit=limit: limit})
             yield t
             found = alone.handle_memory(cls, thing.name)
-            t = Target("size", f"private memory of a handle of {what}", [Claim("first", "4 KiB", "<=", 1), Claim("one more", "4 KiB", "<=", 1)], unit="B")
+            t = Target(
+                "size",
+                f"private memory of a handle of {what}",
+                [Claim("first", "4 KiB", "<=", 1), Claim("one more", "4 KiB", "<=", 1)],
+                unit="B",
+            )
             if found is None:
                 t.absent["first"] = t.absent["one more"] = "this C library does not tell"
             else:
@@ -221,7 +251,9 @@ class Report:
         t = Target("growth", "put and get behind a backlog", [Claim("1,000,000", "10", "<=", 1.3)])
         for name, length in {"10": 10, "1,000,000": 1_000_000}.items():
             channel = self.ring(length + 16)
-            t.samples[name] = lambda channel=channel, length=length: alone.backlog(channel, BYTES[0], length, self.n(400_000))
+            t.samples[name] = lambda channel=channel, length=length: alone.backlog(
+                channel, BYTES[0], length, self.n(400_000)
+            )
         yield t
         t = Target("growth", "put and get, by size of the segment", [Claim("1 GiB", "64 KiB", "<=", 1.3)])
         for name, size in {"64 KiB": 64 * KIB, "1 GiB": 1024 * MIB}.items():
@@ -256,7 +288,13 @@ def judge(target):
     """A row per claim."""
     rows = []
     for claim in target.claims:
-        row = {"target": target.id, "what": target.what, "subject": claim.subject, "against": claim.against, "unit": target.unit}
+        row = {
+            "target": target.id,
+            "what": target.what,
+            "subject": claim.subject,
+            "against": claim.against,
+            "unit": target.unit,
+        }
         absent = [f"{name}: {target.absent[name]}" for name in (claim.subject, claim.against) if name in target.absent]
         if absent:
             rows.append({**row, "absent": "; ".join(absent)})
@@ -291,7 +329,19 @@ def print_table(rows):
         other = f"{number(row['against_value'])} {row['unit']} ±{50 * row['against_spread']:.0f}%"
         wanted = f"{row['relation']} {row['limit']:g}" if row["limit"] is not None else "-"
         reached = {True: "yes", False: "NO", None: "-"}[row.get("reached")]
-        table.append([row["target"], row["what"], row["subject"], mine, row["against"], other, number(row["ratio"]), wanted, reached])
+        table.append(
+            [
+                row["target"],
+                row["what"],
+                row["subject"],
+                mine,
+                row["against"],
+                other,
+                number(row["ratio"]),
+                wanted,
+                reached,
+            ]
+        )
     widths = [max(len(line[i]) for line in table) for i in range(len(head) - 1)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)).rstrip())
@@ -329,7 +379,17 @@ def main():
         return 1
     rows = [row for target in targets for row in judge(target)]
     if options.json:
-        samples = [{"target": t.id, "what": t.what, "unit": t.unit, "results": t.results, "absent": t.absent, "claims": [asdict(c) for c in t.claims]} for t in targets]
+        samples = [
+            {
+                "target": t.id,
+                "what": t.what,
+                "unit": t.unit,
+                "results": t.results,
+                "absent": t.absent,
+                "claims": [asdict(c) for c in t.claims],
+            }
+            for t in targets
+        ]
         json.dump({"machine": machine(), "rows": rows, "samples": samples}, sys.stdout, indent=1)
         print()
     else:

@@ -1,6 +1,7 @@
 """The links that are compared: ours, and each rival that is installed.
 
-A link is made in the parent. `open(role)` in a worker gives that worker's side: role 0 sends, role 1 receives; a side of a `duplex` link
+A link is made in the parent. `open(role)` in a worker gives that worker's side: role 0 sends, role 1 receives; a
+side of a `duplex` link
 can do both, which round trips need. The side's `put` and `get` are the rival's own bound methods wherever it has such:
 no wrapper of ours is timed.
 """
@@ -61,7 +62,9 @@ class Ring(Link):
 
         self.spin = spin
         self.rings = [
-            RingBufferChannel(capacity, buffer_size=buffer_size, codec=codec, spin=spin, name=f"bench.{secrets.token_hex(4)}")
+            RingBufferChannel(
+                capacity, buffer_size=buffer_size, codec=codec, spin=spin, name=f"bench.{secrets.token_hex(4)}"
+            )
             for _ in range(2)
         ]
         self.names = [ring.name for ring in self.rings]
@@ -209,7 +212,8 @@ class PosixMessageQueue(Link):
 
         self.names = [f"/shmcomm-bench-{secrets.token_hex(4)}-{i}" for i in range(2)]
         self.queues = [
-            posix_ipc.MessageQueue(name, posix_ipc.O_CREX, max_messages=10, max_message_size=LARGEST) for name in self.names
+            posix_ipc.MessageQueue(name, posix_ipc.O_CREX, max_messages=10, max_message_size=LARGEST)
+            for name in self.names
         ]
 
     def __getstate__(self):
@@ -231,7 +235,8 @@ class PosixMessageQueue(Link):
 
 
 class Kickmsg(Link):
-    """Lossy by design: a sender that runs ahead overwrites. So the receiver tells how far it is, through a word of shared
+    """Lossy by design: a sender that runs ahead overwrites. So the receiver tells how far it is, through a word of
+    shared
     memory, and the sender waits for it between laps; neither is in the path of a single message."""
 
     name = "kickmsg"
@@ -248,7 +253,8 @@ class Kickmsg(Link):
         config.max_payload_size = LARGEST
         self.names = [f"/shmcomm-bench-{secrets.token_hex(4)}-{i}" for i in range(2)]
         self.regions = [
-            kickmsg.SharedRegion.create(name, kickmsg.ChannelType.PubSub, config, "shmcomm benchmarks") for name in self.names
+            kickmsg.SharedRegion.create(name, kickmsg.ChannelType.PubSub, config, "shmcomm benchmarks")
+            for name in self.names
         ]
         self.folder = tempfile.mkdtemp(prefix="shmcomm-bench.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         self.progress = os.path.join(self.folder, "progress")
@@ -332,7 +338,10 @@ class Iceoryx2(Link):
             for name in (self.names if role == 0 else self.names[::-1])
         ]
         publisher = (
-            services[0].publisher_builder().backpressure_strategy(iox2.BackpressureStrategy.RetryUntilDelivered).create()
+            services[0]
+            .publisher_builder()
+            .backpressure_strategy(iox2.BackpressureStrategy.RetryUntilDelivered)
+            .create()
         )
         subscriber = services[1].subscriber_builder().create()
         send, receive, load = publisher.send_copy, subscriber.receive, Payload.from_buffer_copy

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import shmcomm
@@ -140,8 +141,8 @@ def serve():
         answers.flush()
 
 
-def forked(function, *arguments):
-    """Runs function in a forked child and returns its exit code: 0 if it returned, 1 with a traceback on stderr."""
+def fork_worker(function, *arguments):
+    """The pid of a forked child that runs function and then ends without any clean-up: 0, or 1 with a traceback."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -149,21 +150,13 @@ def forked(function, *arguments):
             function(*arguments)
             code = 0
         except BaseException:
-            import traceback
-
             traceback.print_exc()
-        finally:
             sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def fork_worker(function, *arguments):
-    """The pid of a forked child that runs function and then ends without any clean-up."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function(*arguments)
         finally:
-            os._exit(0)
+            os._exit(code)
     return pid
+
+
+def forked(function, *arguments):
+    """Runs function in a forked child and returns its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork_worker(function, *arguments), 0)[1])

@@ -102,7 +102,11 @@ def test_write_and_read(buffer):
     assert buffer.write(b"", 100) == 0
 
 
-@pytest.mark.parametrize("data", [b"abcd", bytearray(b"abcd"), memoryview(b"abcd"), np.frombuffer(b"abcd", "u1"), np.frombuffer(b"abcd", "<u4")], ids=lambda d: type(d).__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [b"abcd", bytearray(b"abcd"), memoryview(b"abcd"), np.frombuffer(b"abcd", "u1"), np.frombuffer(b"abcd", "<u4")],
+    ids=lambda d: type(d).__name__,
+)
 def test_write_any_bytes(buffer, data):
     assert buffer.write(data, 3) == 4
     assert buffer.read(0, 10) == b"\0\0\0abcd\0\0\0"
@@ -239,9 +243,20 @@ def test_as_array(buffer):
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "offset"),
-    [((101,), "u1", 0), ((1,), "u1", 100), ((-1,), "u1", 0), ((2,), object, 0), ((2**62, 2), "u1", 0), ((1,), "u1", -1), ((1,), "u1", "0"), ("x", "u1", 0), (1, "unknown", 0), ((1,), "u1", 2**70)],
+    [
+        ((101,), "u1", 0),
+        ((1,), "u1", 100),
+        ((-1,), "u1", 0),
+        ((2,), object, 0),
+        ((2**62, 2), "u1", 0),
+        ((1,), "u1", -1),
+        ((1,), "u1", "0"),
+        ("x", "u1", 0),
+        (1, "unknown", 0),
+        ((1,), "u1", 2**70),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_no_array(buffer, shape, dtype, offset):
     with pytest.raises((ValueError, TypeError, OverflowError)):
         buffer.as_array(shape, dtype, offset)
@@ -284,8 +299,15 @@ def test_set_header(buffer):
 
 @pytest.mark.parametrize(
     ("keywords", "error"),
-    [({"flags": -1}, ValueError), ({"flags": 2**32}, ValueError), ({"user": 2**64}, ValueError), ({"user": -1}, ValueError), ({"flags": "1"}, TypeError), ({"size": 5}, TypeError)],
-)  # fmt: skip
+    [
+        ({"flags": -1}, ValueError),
+        ({"flags": 2**32}, ValueError),
+        ({"user": 2**64}, ValueError),
+        ({"user": -1}, ValueError),
+        ({"flags": "1"}, TypeError),
+        ({"size": 5}, TypeError),
+    ],
+)
 def test_bad_header(buffer, keywords, error):
     with pytest.raises(error):
         buffer.set_header(**keywords)
@@ -370,7 +392,10 @@ def test_another_process_sees_it(buffer):
         assert peer("b.read(50, 3), b.used, b.size") == (b"abc", 53, 100)
         peer("memoryview(b)[0] = 9")
         assert buffer.read(0, 1) == b"\x09"
-        assert {p.pid for p in buffer.stats().participants} == {peer.pid, *[p.pid for p in buffer.stats().participants[:1]]}
+        assert {p.pid for p in buffer.stats().participants} == {
+            peer.pid,
+            *[p.pid for p in buffer.stats().participants[:1]],
+        }
 
 
 def test_pickle(buffer):
@@ -506,7 +531,9 @@ def test_from_shared_memory_pickles(stdlib):
     with SharedMemoryBuffer.from_shared_memory(stdlib) as buffer, Peer() as peer:
         peer("b = pickled; b.write(b'there')", pickled=buffer)
         assert buffer.read(0, 5) == b"there"
-        peer("from multiprocessing import resource_tracker as r; r.unregister('/' + b.name, 'shared_memory'); b.close()")
+        peer(
+            "from multiprocessing import resource_tracker as r; r.unregister('/' + b.name, 'shared_memory'); b.close()"
+        )
 
 
 @pytest.mark.parametrize("thing", [None, 5, "name", b"bytes", math])

@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -21,9 +23,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(autouse=True)
-def own_namespace(monkeypatch):
-    """What another test may have left does not show up here."""
-    monkeypatch.setenv("SHMCOMM_NAMESPACE", os.environ["SHMCOMM_NAMESPACE"] + "cli")
+def own_directory(monkeypatch):
+    """A place where nobody else lists, creates and clears away; it has to be empty in the end."""
+    directory = tempfile.mkdtemp(dir="/dev/shm", prefix="shmcomm-test.")
+    monkeypatch.setenv("SHMCOMM_DIR", directory)
+    yield directory
+    os.rmdir(directory)
 
 
 def shmcomm(*arguments):
@@ -127,17 +132,13 @@ def test_ls_and_gc_know_what_dead_processes_left(capsys):
         assert capsys.readouterr().out == "0 segments removed\n"
 
 
-def test_ls_tells_what_is_wrong_with_a_file(capsys):
-    path = f"/dev/shm/shmcomm.{os.environ['SHMCOMM_NAMESPACE']}.strange"
-    with open(path, "wb") as file:
-        file.write(b"something else")
-    try:
-        assert main(["ls"]) == 0
-        shown = capsys.readouterr().out
-        assert listed(capsys)["strange"]["state"] == "foreign"
-    finally:
-        os.unlink(path)
-    assert "the file is not a shmcomm segment" in shown
+def test_ls_tells_what_is_wrong_with_a_file(capsys, own_directory):
+    path = pathlib.Path(own_directory, f"shmcomm.{os.environ['SHMCOMM_NAMESPACE']}.strange")
+    path.write_bytes(b"something else")
+    assert main(["ls"]) == 0
+    assert "the file is not a shmcomm segment" in capsys.readouterr().out
+    assert listed(capsys)["strange"]["state"] == "foreign"
+    path.unlink()
 
 
 def test_usage_errors_are_exit_code_2():

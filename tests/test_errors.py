@@ -115,7 +115,9 @@ def test_not_encodable(channel):
     assert len(channel) == 1
 
 
-@pytest.mark.parametrize(("codec", "good", "bad"), [("native", [1, {2: "3"}], object()), ("raw", b"bytes", [1]), ("raw", b"x", "text")])
+@pytest.mark.parametrize(
+    ("codec", "good", "bad"), [("native", [1, {2: "3"}], object()), ("raw", b"bytes", [1]), ("raw", b"x", "text")]
+)
 def test_codecs_that_refuse(codec, good, bad):
     with RingBufferChannel(4, codec=codec) as channel:
         with pytest.raises(NotEncodableError):
@@ -125,7 +127,10 @@ def test_codecs_that_refuse(codec, good, bad):
 
 
 def test_native_never_unpickles(channel):
-    with RingBufferChannel.attach(channel.name, codec="native") as careful, RingBufferChannel.attach(channel.name, codec="raw") as raw:
+    with (
+        RingBufferChannel.attach(channel.name, codec="native") as careful,
+        RingBufferChannel.attach(channel.name, codec="raw") as raw,
+    ):
         for reader in (careful, raw):
             channel.send(PicklesToCall())
             channel.send(b"next")
@@ -435,7 +440,9 @@ def test_a_signal_handler_that_closes(channel, alarm):
 
 def test_ctrl_c_ends_a_program():
     source = "from shmcomm import *; ch = RingBufferChannel(4); print('ready', flush=True); ch.receive()"
-    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     with process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
@@ -575,7 +582,9 @@ def test_a_socket(kind, name):
 def test_another_users_file(kind):
     with kind(100, name="foreign", mode=0o666) as made:
         os.chown(path_of(made), 12345, 12345)
-        with pytest.raises(PermissionError, match="'foreign' in /dev/shm belongs to another user; pass foreign=True") as caught:
+        with pytest.raises(
+            PermissionError, match="'foreign' in /dev/shm belongs to another user; pass foreign=True"
+        ) as caught:
             kind.attach("foreign")
         assert caught.value.errno == errno.EACCES
         with pytest.raises(PermissionError):
@@ -645,7 +654,7 @@ def test_a_full_file_system(small_file_system):
             RingBufferChannel.open("x", 4, buffer_size=1 << 20, directory=small_file_system)
         assert [path.name for path in small_file_system.iterdir()] == [path_of(channel).name]
         assert_usable(channel)
-        for i in range(200):  # all that was promised is there
+        for _i in range(200):  # all that was promised is there
             channel.send(os.urandom(30000))
             channel.receive()
 
@@ -665,7 +674,11 @@ def test_no_descriptors_left(channel):
         with pytest.raises(OSError, match="[Tt]oo many open files"):
             while True:
                 held.append(os.open("/dev/null", os.O_RDONLY))
-        for call in (lambda: RingBufferChannel(4), lambda: RingBufferChannel.attach(channel.name), lambda: SharedMemoryBuffer(4)):
+        for call in (
+            lambda: RingBufferChannel(4),
+            lambda: RingBufferChannel.attach(channel.name),
+            lambda: SharedMemoryBuffer(4),
+        ):
             with pytest.raises(OSError) as caught:
                 call()
             assert caught.value.errno == errno.EMFILE
@@ -708,7 +721,9 @@ def test_busy(channel):
         peer("x = RingBufferChannel.attach(name)", name=channel.name)
         channel.send(1)
         for call in ("x.send(2)", "x.try_send(2)", "x.enqueue([2])", "x.send_batch([2])", "x.reserve(2)"):
-            with pytest.raises(BusyError, match=f"the sending end of .* belongs to process {os.getpid()}, which is alive"):
+            with pytest.raises(
+                BusyError, match=f"the sending end of .* belongs to process {os.getpid()}, which is alive"
+            ):
                 peer(call)
         assert peer("x.receive()") == 1
         for call in (channel.receive, channel.dequeue, channel.peek, channel.clear, lambda: channel.receive_batch(2)):

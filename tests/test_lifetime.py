@@ -1,4 +1,5 @@
-"""How objects end: with the interpreter in all its ways, in reference cycles, in daemon threads, in other interpreters."""
+"""How objects end: with the interpreter in all its ways, in reference cycles, in daemon threads, in other
+interpreters."""
 
 import gc
 import os
@@ -34,7 +35,11 @@ STATES = ["open", "views", "reservation", "cycles", "finaliser", "daemons", "ate
 def test_an_orderly_end(how, code, state):
     done = run_script("exits.py", how, state, "orderly")
     assert done.returncode == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if "as planned" not in line and not line.startswith(("Traceback", "  File", "    raise"))]
+    errors = [
+        line
+        for line in done.stderr.splitlines()
+        if "as planned" not in line and not line.startswith(("Traceback", "  File", "    raise"))
+    ]
     assert errors == []
     if state in ("finaliser", "daemons"):
         _core.collect_garbage()
@@ -150,7 +155,11 @@ def test_an_array_that_was_written_in_place_stays_readable():
 def test_numpy_arrays_that_hold_no_buffer_stay_valid():
     """numpy.ndarray(buffer=x) keeps x, but gives its buffer back at once."""
     with SharedMemoryBuffer(4096) as buffer:
-        arrays = [np.ndarray(4096, "u1", buffer=buffer), np.ndarray(4096, "u1", buffer=memoryview(buffer)), buffer.as_array(4096, "u1")]
+        arrays = [
+            np.ndarray(4096, "u1", buffer=buffer),
+            np.ndarray(4096, "u1", buffer=memoryview(buffer)),
+            buffer.as_array(4096, "u1"),
+        ]
         buffer.write(b"\5" * 4096)
     gc.collect()
     assert all((array == 5).all() for array in arrays)
@@ -182,7 +191,9 @@ def test_close_all_is_for_the_end():
 
 def test_a_worker_killed_while_it_creates():
     """Whatever is left of half-made objects is cleared."""
-    source = "from shmcomm import *\nprint('go', flush=True)\nwhile True: RingBufferChannel(4, buffer_size=1 << 20).close()"
+    source = (
+        "from shmcomm import *\nprint('go', flush=True)\nwhile True: RingBufferChannel(4, buffer_size=1 << 20).close()"
+    )
     for delay in range(12):
         with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as process:
             process.stdout.readline()

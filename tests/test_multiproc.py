@@ -1,4 +1,5 @@
-"""Between processes: names through pickling, ends that are taken and given back, blocking and waking, stopped and dead partners."""
+"""Between processes: names through pickling, ends that are taken and given back, blocking and waking, stopped and
+dead partners."""
 
 import concurrent.futures
 import multiprocessing
@@ -231,7 +232,16 @@ def test_nothing_is_taken_by_attaching(pair):
     assert all(p.holds == () for p in channel.stats().participants)
 
 
-@pytest.mark.parametrize(("call", "end"), [("x.enqueue(1)", "sending end"), ("x.reserve(1).abort()", "sending end"), ("x.dequeue()", "receiving end"), ("x.peek()", "receiving end"), ("x.clear()", "receiving end")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "end"),
+    [
+        ("x.enqueue(1)", "sending end"),
+        ("x.reserve(1).abort()", "sending end"),
+        ("x.dequeue()", "receiving end"),
+        ("x.peek()", "receiving end"),
+        ("x.clear()", "receiving end"),
+    ],
+)
 def test_an_end_is_taken_by_use(pair, call, end):
     channel, peer = pair
     peer(call)
@@ -298,7 +308,10 @@ def test_what_a_dead_receiver_had_taken_in_place_comes_again():
 
 def test_what_a_dead_sender_had_reserved_never_was():
     with RingBufferChannel(8) as channel, Peer() as peer:
-        peer("x = RingBufferChannel.attach(name); x.send(1); r = x.reserve(100); memoryview(r)[:5] = b'12345'", name=channel.name)
+        peer(
+            "x = RingBufferChannel.attach(name); x.send(1); r = x.reserve(100); memoryview(r)[:5] = b'12345'",
+            name=channel.name,
+        )
         peer.kill()
         channel.send(2)
         assert channel.receive_batch(9) == [1, 2]
@@ -407,7 +420,10 @@ def test_lengths_seen_by_another(pair):
 
 def test_environment_of_workers():
     """A worker with another namespace or directory gets the same object by pickle, and none by name."""
-    with RingBufferChannel(4, name="here") as channel, Peer(SHMCOMM_NAMESPACE=os.environ["SHMCOMM_NAMESPACE"] + "z") as peer:
+    with (
+        RingBufferChannel(4, name="here") as channel,
+        Peer(SHMCOMM_NAMESPACE=os.environ["SHMCOMM_NAMESPACE"] + "z") as peer,
+    ):
         with pytest.raises(FileNotFoundError):
             peer("RingBufferChannel.attach('here')")
         peer("x.send(1)", x=channel)

@@ -36,7 +36,23 @@ def test_good_names(kind, name):
     assert not path_of(name).exists()
 
 
-BAD = ["", "a/b", "/", "../x", "x" * 201, "x" * 300, "a b", "a\0b", "\udc80", "\ud800x", "\u00e9", "n\n", "a:b", "~a", "\uff21"]
+BAD = [
+    "",
+    "a/b",
+    "/",
+    "../x",
+    "x" * 201,
+    "x" * 300,
+    "a b",
+    "a\0b",
+    "\udc80",
+    "\ud800x",
+    "\u00e9",
+    "n\n",
+    "a:b",
+    "~a",
+    "\uff21",
+]
 
 
 @pytest.mark.parametrize("name", BAD, ids=ascii)
@@ -149,9 +165,15 @@ def test_shmcomm_dir(monkeypatch, tmp_path):
         assert channel.receive() == 1
 
 
-@pytest.mark.parametrize(("directory", "error"), [("/no/such/place", FileNotFoundError), (__file__, NotADirectoryError), ("a\0b", ValueError)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("directory", "error"),
+    [("/no/such/place", FileNotFoundError), (__file__, NotADirectoryError), ("a\0b", ValueError)],
+)
 def test_bad_directories(directory, error):
-    for call in (lambda: RingBufferChannel(4, directory=directory), lambda: RingBufferChannel.attach("x", directory=directory)):
+    for call in (
+        lambda: RingBufferChannel(4, directory=directory),
+        lambda: RingBufferChannel.attach("x", directory=directory),
+    ):
         with pytest.raises(error):
             call()
 
@@ -181,7 +203,9 @@ def test_max_participants():
     with RingBufferChannel(4, max_participants=2) as channel, Peer() as first, Peer() as second:
         first("x = RingBufferChannel.attach(name)", name=channel.name)
         RingBufferChannel.attach(channel.name).close()  # this process is counted once
-        with pytest.raises(OSError, match="all participant slots .* are taken by living processes.*max_participants") as caught:
+        with pytest.raises(
+            OSError, match="all participant slots .* are taken by living processes.*max_participants"
+        ) as caught:
             second("x = RingBufferChannel.attach(name)", name=channel.name)
         assert caught.value.errno == errno.EUSERS
         first.kill()
@@ -207,7 +231,9 @@ def test_a_taken_name(kind):
 
 
 def test_attach_to_nothing(kind):
-    with pytest.raises(FileNotFoundError, match="there is no .* named 'nothing' in /dev/shm: create it first") as caught:
+    with pytest.raises(
+        FileNotFoundError, match="there is no .* named 'nothing' in /dev/shm: create it first"
+    ) as caught:
         TYPES[kind].attach("nothing")
     assert caught.value.errno == errno.ENOENT
     with pytest.raises(FileNotFoundError):
@@ -302,9 +328,11 @@ sys.stdin.readline()
 def test_races_of_eight(how):
     """Exactly one creates; all see the same object; the last one out removes it."""
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACE, f"race-{how}", how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, f"race-{how}", how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(8)
-    ]  # fmt: skip
+    ]
     try:
         for racer in racers:
             racer.stdin.write("go\n")
@@ -488,7 +516,10 @@ def test_the_living_keep_what_a_killed_creator_made():
 
 
 def test_list_segments():
-    with RingBufferChannel(4, name="listed-1") as channel, SharedMemoryBuffer(10, name="listed-2", mode=0o640, persist=True) as buffer:
+    with (
+        RingBufferChannel(4, name="listed-1") as channel,
+        SharedMemoryBuffer(10, name="listed-2", mode=0o640, persist=True) as buffer,
+    ):
         rows = {row["name"]: row for row in _core.list_segments()}
         ring, kept = rows["listed-1"], rows["listed-2"]
         assert (ring["kind"], ring["state"], ring["persist"], ring["error"]) == ("ring", "live", False, None)

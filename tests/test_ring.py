@@ -64,8 +64,16 @@ def test_defaults(channel):
 
 @pytest.mark.parametrize(
     ("capacity", "buffer_size", "expected"),
-    [(1, None, 65536), (1024, None, 131072), (1000, None, 131072), (1, 1, 4096), (1, 4096, 4096), (1, 4097, 8192), (8, 10**6, 2**20)],
-)  # fmt: skip
+    [
+        (1, None, 65536),
+        (1024, None, 131072),
+        (1000, None, 131072),
+        (1, 1, 4096),
+        (1, 4096, 4096),
+        (1, 4097, 8192),
+        (8, 10**6, 2**20),
+    ],
+)
 def test_buffer_size_is_rounded_up(capacity, buffer_size, expected):
     with RingBufferChannel(capacity, buffer_size=buffer_size) as channel:
         assert (channel.capacity, channel.buffer_size) == (capacity, expected)
@@ -237,7 +245,7 @@ def test_order_over_many_wraps():
                 continue
             while len(channel) > 2:
                 channel.receive()
-        last = [message for message in iter(channel.dequeue, None)]
+        last = list(iter(channel.dequeue, None))
         assert last[-1] == (2999, bytes(2999 % 400))
 
 
@@ -255,7 +263,9 @@ def test_like_a_deque(moves):
             if channel.enqueue(message):
                 model.append(message)
             else:
-                sizes = [len(m) + 16 for m in model]  # at most one gap at the end of the ring, smaller than what follows
+                sizes = [
+                    len(m) + 16 for m in model
+                ]  # at most one gap at the end of the ring, smaller than what follows
                 assert len(model) == 8 or sum(sizes) + max(sizes) + 2 * (len(message) + 16) > 4096
             assert len(channel) == len(model)
             assert channel.peek() == (model[0] if model else None)
@@ -263,10 +273,40 @@ def test_like_a_deque(moves):
 
 
 VALUES = [
-    None, True, False, 0, -1, 2**63 - 1, -(2**63), 2**63, 10**50, 0.5, -0.0, math.inf, 2 + 3j, "", "text", "\u00e9\u4e2d\U0001f600",
-    b"", b"bytes", bytearray(b"ba"), (), (1, "2", 3.0), [], [[1], [2]], {}, {"k": {"n": (1, 2)}}, {1, 2}, frozenset({3}),
-    Opaque([1]), range(5), ..., np.float32(1.5), "x" * 5000, b"y" * 5000,
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    2**63,
+    10**50,
+    0.5,
+    -0.0,
+    math.inf,
+    2 + 3j,
+    "",
+    "text",
+    "\u00e9\u4e2d\U0001f600",
+    b"",
+    b"bytes",
+    bytearray(b"ba"),
+    (),
+    (1, "2", 3.0),
+    [],
+    [[1], [2]],
+    {},
+    {"k": {"n": (1, 2)}},
+    {1, 2},
+    frozenset({3}),
+    Opaque([1]),
+    range(5),
+    ...,
+    np.float32(1.5),
+    "x" * 5000,
+    b"y" * 5000,
+]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: repr(v)[:20])
@@ -291,7 +331,7 @@ def test_arrays(channel):
 
 # ---- waiting ----
 
-NUMBERS_AS_TIMEOUT = [0, 0.0, -0.0, 0.005, 1e-9, True and 0, np.float64(0.005)]
+NUMBERS_AS_TIMEOUT = [0, 0.0, -0.0, 0.005, 1e-9, 0, np.float64(0.005)]
 
 
 @pytest.mark.parametrize("timeout", NUMBERS_AS_TIMEOUT)
@@ -493,7 +533,9 @@ def test_a_batch_of_nothing_iterable(channel, objects):
         channel.send_batch(objects)
 
 
-@pytest.mark.parametrize(("count", "error"), [(0, ValueError), (-1, ValueError), (2**70, ValueError), ("3", TypeError), (1.0, TypeError)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "error"), [(0, ValueError), (-1, ValueError), (2**70, ValueError), ("3", TypeError), (1.0, TypeError)]
+)
 def test_bad_counts(channel, count, error):
     with pytest.raises(error, match="count must be"):
         channel.receive_batch(count)
@@ -626,7 +668,13 @@ def test_dropping_a_reservation_aborts(channel):
 
 def test_one_reservation_at_a_time(channel):
     with channel.reserve(3) as room:
-        for call in (channel.enqueue, channel.send, channel.try_send, channel.reserve, lambda n: channel.send_batch([n])):
+        for call in (
+            channel.enqueue,
+            channel.send,
+            channel.try_send,
+            channel.reserve,
+            lambda n: channel.send_batch([n]),
+        ):
             with pytest.raises(BufferError, match="open reservation"):
                 call(3)
         with pytest.raises(BufferError, match="open reservation"):
@@ -670,9 +718,17 @@ def test_reserve_any_array(channel, shape, dtype):
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((-1,), "u1"), ("a", "u1"), ((2,), object), ((2,), "no such type"), ((2**40, 2**40), "u1"), ((1,) * 100, "u1"), ((2.5,), "u1")],
+    [
+        ((-1,), "u1"),
+        ("a", "u1"),
+        ((2,), object),
+        ((2,), "no such type"),
+        ((2**40, 2**40), "u1"),
+        ((1,) * 100, "u1"),
+        ((2.5,), "u1"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_reserve_no_array(channel, shape, dtype):
     with pytest.raises((ValueError, TypeError)):
         channel.reserve_array(shape, dtype)
@@ -687,7 +743,9 @@ def test_an_array_is_sent_whole(channel):
     reservation.abort()
 
 
-@pytest.mark.parametrize(("nbytes", "error"), [(-1, ValueError), (2**63, ValueError), ("3", TypeError), (2.0, TypeError)])
+@pytest.mark.parametrize(
+    ("nbytes", "error"), [(-1, ValueError), (2**63, ValueError), ("3", TypeError), (2.0, TypeError)]
+)
 def test_bad_reservations(channel, nbytes, error):
     with pytest.raises(error, match="nbytes must be"):
         channel.reserve(nbytes)
@@ -699,7 +757,13 @@ def test_too_large_at_once(channel):
     for size in (largest + 1, channel.buffer_size, 10**9):
         with pytest.raises(MessageTooLargeError, match="larger than .* can ever hold"):
             channel.reserve(size)
-    for message in (bytes(largest + 1), "x" * (largest + 1), [bytes(largest)], np.zeros(largest, "u1"), Opaque(bytes(largest))):
+    for message in (
+        bytes(largest + 1),
+        "x" * (largest + 1),
+        [bytes(largest)],
+        np.zeros(largest, "u1"),
+        Opaque(bytes(largest)),
+    ):
         with pytest.raises(MessageTooLargeError):
             channel.send(message)
         with pytest.raises(ValueError, match="can ever hold"):
@@ -1091,7 +1155,8 @@ def test_two_handles_of_one_process_share_the_ends(channel):
 
 
 def test_exception_classes():
-    assert issubclass(Full, (Error,)) and issubclass(Full, queue.Full)
+    assert issubclass(Full, (Error,))
+    assert issubclass(Full, queue.Full)
     assert issubclass(MessageTooLargeError, ValueError)
     assert issubclass(NotEncodableError, TypeError)
     assert issubclass(BusyError, Error)

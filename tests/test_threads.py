@@ -1,6 +1,8 @@
 """Threads of one process share a channel and its ends; close() in one of them while others wait."""
 
+import functools
 import gc
+import operator
 import sys
 import threading
 import time
@@ -152,7 +154,7 @@ def test_many_threads_share_both_ends():
         channel.shutdown()
         for worker in receiving:
             assert worker.finish().error is None
-        assert sorted(sum(received, [])) == sorted((s, i) for s in range(senders) for i in range(count))
+        assert sorted(functools.reduce(operator.iadd, received, [])) == sorted((s, i) for s in range(senders) for i in range(count))
         for into in received:
             for number in range(senders):
                 mine = [i for s, i in into if s == number]

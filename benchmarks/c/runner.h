@@ -1,6 +1,7 @@
 /* What the C benchmarks share: a table of operations, a segment to work on, two processes, and main().
  *
- *     PROGRAM                  nanoseconds per operation, the median of several rounds, then whatever bench_pair measures
+ *     PROGRAM                  nanoseconds per operation, the median of several rounds, then whatever bench_pair
+ *                              measures
  *     PROGRAM --ops            names of the operations, one a line
  *     PROGRAM --count OP N     does OP exactly N times and nothing else that depends on N: for counting instructions
  *

@@ -96,8 +96,9 @@ typedef struct pyshc_dtype_entry {
 #define PYSHC_CODEC_NAMES(X)                                                                                           \
     X(append)                                                                                                          \
     X(cast)                                                                                                            \
-    X(char) X(dtype) X(fields) X(hasobject) X(isalignedstruct) X(itemsize) X(kind) X(metadata) X(names) X(str)         \
-        X(subdtype) X(type)
+    X(char)                                                                                                            \
+    X(dtype)                                                                                                           \
+    X(fields) X(hasobject) X(isalignedstruct) X(itemsize) X(kind) X(metadata) X(names) X(str) X(subdtype) X(type)
 
 typedef struct pyshc_codec_names {
 #define X(name) PyObject *n_##name;

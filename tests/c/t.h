@@ -7,15 +7,16 @@
  *         CHECK_EQ(shc_ring_push(&ring, ...), SHC_FULL);
  *     }
  *
- * Each TEST runs in a process of its own, under a watchdog, and fails if it leaves a descriptor, a thread, a process or a
- * file behind. A program made of such tests takes --list, --run NAME, or nothing (all of them); it exits with 0, 1, or 77
- * when everything was skipped. tests/test_c.py finds tests by the text `TEST(` at the start of a line: no other macro may
- * make one; T_SKIP what cannot run.
+ * Each TEST runs in a process of its own, under a watchdog, and fails if it leaves a descriptor, a thread, a process
+ * or a file behind. A program made of such tests takes --list, --run NAME, or nothing (all of them); it exits with
+ * 0, 1, or 77 when everything was skipped. tests/test_c.py finds tests by the text `TEST(` at the start of a line:
+ * no other macro may make one; T_SKIP what cannot run.
  *
- * CHECK* are never compiled out, evaluate their operands once, print both, and end the process with status 1; they work in
- * threads and in forked children, too (the parent sees the status).
+ * CHECK* are never compiled out, evaluate their operands once, print both, and end the process with status 1; they
+ * work in threads and in forked children, too (the parent sees the status).
  *
- * Environment: SHC_TEST_TIMEOUT_SCALE (factor for the watchdog), SHC_TEST_SCALE (factor for t_scaled), SHC_TEST_SEED. */
+ * Environment: SHC_TEST_TIMEOUT_SCALE (factor for the watchdog), SHC_TEST_SCALE (factor for t_scaled),
+ * SHC_TEST_SEED. */
 #ifndef SHC_T_H
 #define SHC_T_H
 

@@ -1,6 +1,6 @@
 /* The least that two processes need to tell each other something: `futex TRIPS` asleep, each woken by the other with a
- * bare futex; `line TRIPS` spinning, one cache line going there and back. Prints the p50 and the mean of a round trip in
- * nanoseconds. Uses nothing of the library that is measured against it. */
+ * bare futex; `line TRIPS` spinning, one cache line going there and back. Prints the p50 and the mean of a round
+ * trip in nanoseconds. Uses nothing of the library that is measured against it. */
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdint.h>

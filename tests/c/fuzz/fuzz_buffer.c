@@ -1,4 +1,5 @@
-/* A buffer whose words are overwritten between operations. Input: a list of {what, argument}; see tests/SCENARIOS.md. */
+/* A buffer whose words are overwritten between operations. Input: a list of {what, argument}; see
+ * tests/SCENARIOS.md. */
 #include "fuzz/fuzz_impl.h"
 
 #define OPS_MAX 200u

@@ -1,8 +1,9 @@
-/* What the fuzz targets and tests/c/unit/test_hostile.c share: images of segments between pages that nobody may touch, and
- * operations on them with hostile writes in between.
+/* What the fuzz targets and tests/c/unit/test_hostile.c share: images of segments between pages that nobody may
+ * touch, and operations on them with hostile writes in between.
  *
- * The property is always the same (TARGETS R5): whatever the segment holds, each operation returns one of its documented
- * outcomes, ends, and hands out no pointer that leads out of the data. Which outcome it is does not matter here.
+ * The property is always the same (TARGETS R5): whatever the segment holds, each operation returns one of its
+ * documented outcomes, ends, and hands out no pointer that leads out of the data. Which outcome it is does not
+ * matter here.
  *
  * Needs neither the harness nor the fixtures of the tests: libFuzzer brings its own main. */
 #ifndef FUZZ_IMPL_H
@@ -160,7 +161,8 @@ fuzz_args(const shc_seg_spec_t *spec)
     return args;
 }
 
-/* The bytes of a new segment with its creator's slot free, and always the same key: inputs mean the same in every run. */
+/* The bytes of a new segment with its creator's slot free, and always the same key: inputs mean the same in every
+ * run. */
 static inline void
 fuzz_pristine(fuzz_dir_t *dir, const shc_seg_spec_t *spec, uint8_t bytes[FUZZ_SIZE])
 {

@@ -1,5 +1,5 @@
-/* Files that pretend to be segments. Input: a kind, a length, hostile writes; then operations on the file and on what was
- * attached. See tests/SCENARIOS.md. */
+/* Files that pretend to be segments. Input: a kind, a length, hostile writes; then operations on the file and on
+ * what was attached. See tests/SCENARIOS.md. */
 #include <errno.h>
 
 #include "fuzz/fuzz_impl.h"

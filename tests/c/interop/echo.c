@@ -2,8 +2,8 @@
  *
  *     echo DIRECTORY FILE_IN FILE_OUT
  *
- * Uses nothing but the installed headers and the static library; tests/test_interop.py talks to it. Ends with status 0 when FILE_IN is
- * shut down, having printed how many messages it saw and the sum of those that were integers. */
+ * Uses nothing but the installed headers and the static library; tests/test_interop.py talks to it. Ends with status
+ * 0 when FILE_IN is shut down, having printed how many messages it saw and the sum of those that were integers. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

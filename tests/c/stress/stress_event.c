@@ -5,7 +5,8 @@
 #define PRODUCERS 3
 #define CONSUMERS 3
 
-/* `put` is stored plainly by its one producer: only the event count's own fences order it before the look at the flag. */
+/* `put` is stored plainly by its one producer: only the event count's own fences order it before the look at the
+ * flag. */
 typedef struct scene {
     shc_event_shm_t items;
     shc_a64_t put[PRODUCERS];

@@ -85,8 +85,8 @@ stress_dawdle(uint64_t *rng)
         proc_sleep_us((long)(t_random(rng) % 50));
 }
 
-/* Nobody is killed here, so no wait ever ends by its slice while there is something to do: that would be a lost wake-up.
- * The slice is far longer than any delay of a loaded machine. */
+/* Nobody is killed here, so no wait ever ends by its slice while there is something to do: that would be a lost
+ * wake-up. The slice is far longer than any delay of a loaded machine. */
 #define STRESS_SLICE_NS UINT64_C(15000000000)
 
 static inline int

@@ -14,8 +14,8 @@ typedef struct scene {
     shc_lock_shm_t lock;
     uint8_t pad[124];
     uint64_t first, second;
-    uint32_t inside;            /* index + 1 of who is between acquire and release */
-    uint64_t counted[PARTIES];  /* increments that were finished by each party's incarnations */
+    uint32_t inside;           /* index + 1 of who is between acquire and release */
+    uint64_t counted[PARTIES]; /* increments that were finished by each party's incarnations */
     uint64_t repaired;
     uint64_t rounds;
 } scene_t;

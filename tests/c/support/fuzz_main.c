@@ -1,5 +1,5 @@
-/* Stands in for libFuzzer where only gcc is there: random and mutated inputs, without coverage. Takes libFuzzer's options
- * -max_total_time=S and -seed=N, folders with examples, or files to replay. */
+/* Stands in for libFuzzer where only gcc is there: random and mutated inputs, without coverage. Takes libFuzzer's
+ * options -max_total_time=S and -seed=N, folders with examples, or files to replay. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* Processes of a test. Every child dies with the test's own process group at the latest: the harness kills what is left, and says so. */
+/* Processes of a test. Every child dies with the test's own process group at the latest: the harness kills what is
+ * left, and says so. */
 #ifndef PROC_H
 #define PROC_H
 

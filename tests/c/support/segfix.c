@@ -14,8 +14,8 @@ segfix_t fix;
 
 static shc_identity_t corpse;
 
-/* Plain POSIX takes another parent's zombie for living: there the corpse is buried at once, and its pid belongs to nobody
- * as long as the system's numbers do not come round. */
+/* Plain POSIX takes another parent's zombie for living: there the corpse is buried at once, and its pid belongs to
+ * nobody as long as the system's numbers do not come round. */
 #ifdef SHC_OS_POSIX
 #define BURIED 1
 #else
@@ -43,7 +43,8 @@ fix_close(void)
 shc_seg_create_args_t
 fix_buffer_args(uint64_t size)
 {
-    shc_seg_create_args_t args = {.body_size = shc_buffer_body_size(size), .participants = FIX_PARTICIPANTS, .mode = 0600};
+    shc_seg_create_args_t args = {
+        .body_size = shc_buffer_body_size(size), .participants = FIX_PARTICIPANTS, .mode = 0600};
     args.config[SHC_BUFFER_CONFIG_SIZE] = size;
     return args;
 }

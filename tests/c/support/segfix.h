@@ -59,7 +59,8 @@ uint32_t fix_phase(const shc_seg_t *seg, uint32_t index);
 uint32_t fix_generation(const shc_seg_t *seg, uint32_t index);
 uint32_t fix_life(const shc_seg_t *seg);
 
-/* Pages that end (and begin, up to rounding) at pages that nobody may touch: an image of n bytes lies flush at the end. */
+/* Pages that end (and begin, up to rounding) at pages that nobody may touch: an image of n bytes lies flush at the
+ * end. */
 typedef struct fix_guarded {
     uint8_t *bytes;
     size_t size;

@@ -793,7 +793,8 @@ TEST(what_a_dead_producer_had_not_published_does_not_exist)
     tear_down();
 }
 
-/* The total is a hint that is stored after the cursor: it may lag by a batch, or lead if the cursor was never stored. */
+/* The total is a hint that is stored after the cursor: it may lag by a batch, or lead if the cursor was never
+ * stored. */
 static void
 check_total(uint64_t total, uint64_t hint)
 {
@@ -846,13 +847,13 @@ TEST(ends_with_impossible_cursors_are_refused_and_stay_free)
     static const struct {
         uint64_t head_position, head_count, tail_position, tail_count;
     } cases[] = {
-        {0, 0, UNITS + 1, 1},               /* more units than there are */
-        {0, 0, 10, 9},                      /* more messages than the capacity */
-        {0, 0, 3, 4},                       /* more messages than units */
-        {5, 0, 4, 1},                       /* head beyond tail */
-        {0, 1, 4, 0},                       /* counts backwards */
-        {0, 0, SHC_RING_POSITION_MASK, 1},  /* far beyond */
-        {0, 0, 4, 0},                       /* units without a message */
+        {0, 0, UNITS + 1, 1},              /* more units than there are */
+        {0, 0, 10, 9},                     /* more messages than the capacity */
+        {0, 0, 3, 4},                      /* more messages than units */
+        {5, 0, 4, 1},                      /* head beyond tail */
+        {0, 1, 4, 0},                      /* counts backwards */
+        {0, 0, SHC_RING_POSITION_MASK, 1}, /* far beyond */
+        {0, 0, 4, 0},                      /* units without a message */
     };
     set_up_untaken(8);
     for (size_t i = 0; i < SHC_ARRAY_SIZE(cases); i++) {

@@ -1,0 +1,181 @@
+"""Spoils the memory of objects in every way and calls everything. Ends with 0 unless something undocumented happens.
+
+    hostile.py FOLDER KIND SEED       every word of head, slots, control and records, one after the other
+    hostile.py FOLDER scribble SEED   a process that scribbles over the memory while it is used
+"""
+
+import contextlib
+import errno
+import faulthandler
+import mmap
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import shmcomm
+from shmcomm import _core
+
+folder, kind, seed = sys.argv[1:]
+os.environ["SHMCOMM_DIR"], os.environ["SHMCOMM_NAMESPACE"] = folder, ""
+chance = random.Random(int(seed))
+faulthandler.dump_traceback_later(100, exit=True)
+
+DOCUMENTED = (
+    shmcomm.CorruptedError, shmcomm.LayoutError, shmcomm.BusyError, shmcomm.Empty, shmcomm.Full, shmcomm.ShutDown,
+    FileNotFoundError, FileExistsError, PermissionError, BufferError,
+)  # fmt: skip
+seen = {}
+
+
+@contextlib.contextmanager
+def documented():
+    try:
+        yield
+    except DOCUMENTED as error:
+        seen[type(error).__name__] = seen.get(type(error).__name__, 0) + 1
+    except OSError as error:
+        if error.errno != errno.EUSERS:
+            raise
+
+
+MESSAGES = [1, "text", b"bytes" * 20, [1, {"a": (2.5, None, 1 << 80)}], np.arange(12, dtype="<i4").reshape(3, 4), {3, 4}, "\u00e9"]
+
+
+def make(name):
+    if kind == "buffer":
+        made = shmcomm.SharedMemoryBuffer(300, name=name)
+        made.write(b"content" * 20)
+        return made
+    made = shmcomm.RingBufferChannel(16, name=name, codec="native", buffer_size=4096, max_participants=4)
+    made.send_batch([0] * 3)
+    made.receive_batch(3)
+    made.send_batch(MESSAGES)
+    return made
+
+
+def use_ring(channel):
+    for call in (
+        lambda: len(channel), channel.is_full, channel.is_empty, channel.stats, channel.peek,
+        lambda: channel.receive(timeout=0), lambda: channel.receive(timeout=0, copy=False),
+        lambda: channel.receive_batch(3, timeout=0), lambda: channel.send(MESSAGES[3], timeout=0),
+        lambda: channel.try_send(b"x" * 500), lambda: channel.send_batch(MESSAGES, timeout=0),
+        lambda: channel.receive(timeout=0.0001),
+        lambda: channel.receive_batch(100, timeout=0), lambda: reserve(channel), channel.dequeue, channel.clear,
+        lambda: channel.send([1], timeout=0), channel.dequeue, lambda: channel.capacity, channel.shutdown, channel.dequeue,
+    ):  # fmt: skip
+        with documented():
+            call()
+
+
+def reserve(channel):
+    with channel.reserve(100, timeout=0) as room:
+        room[:5] = b"12345"
+    with channel.reserve_array(10, "u4", timeout=0) as array:
+        array[:] = 5
+
+
+def use_buffer(buffer):
+    for call in (
+        lambda: buffer.header, buffer.validate_header, buffer.read, lambda: buffer.write(b"abc", 297), buffer.stats,
+        lambda: (buffer.size, buffer.used, buffer.available, len(buffer)), buffer.is_full, buffer.is_empty,
+        buffer.verify_checksum, buffer.flush_checksum, lambda: buffer.set_header(flags=1, user=2),
+        lambda: buffer.clear(5), lambda: memoryview(buffer)[299], lambda: buffer.as_array(300, "u1").sum(),
+    ):  # fmt: skip
+        with documented():
+            call()
+
+
+def use(thing):
+    (use_buffer if kind == "buffer" else use_ring)(thing)
+
+
+def use_names(name):
+    """By name, as a stranger would; the file of `name` is not open in this process."""
+    cls = shmcomm.SharedMemoryBuffer if kind == "buffer" else shmcomm.RingBufferChannel
+    for call in (lambda: cls.attach(name), lambda: cls.open(name, 16), lambda: cls.attach(name, foreign=True)):
+        with documented(), call() as attached:
+            use(attached)
+    _core.list_segments()
+    with documented():
+        _core.remove_segment(name)
+    with documented():
+        _core.remove_segment(name, force=True)
+    _core.collect_garbage()
+    Path(folder, "shmcomm." + name).unlink(missing_ok=True)
+
+
+def spoil(memory, at, number):
+    """Mutation `number` of the word at `at`."""
+    word = memory[at : at + 8]
+    value = int.from_bytes(word, "little")
+    new = [
+        value ^ (0xFF << 8 * chance.randrange(8)), value ^ (1 << chance.randrange(64)), 0, (1 << 64) - 1,
+        chance.getrandbits(64), value + 1 & (1 << 64) - 1, value - 1 & (1 << 64) - 1, value ^ (1 << 63),
+    ][number]  # fmt: skip
+    memory[at : at + 8] = new.to_bytes(8, "little")
+
+
+MUTATIONS = 8
+
+
+def mutate_all():
+    with make("size") as made:
+        path = Path(folder, "shmcomm.size")
+        size = path.stat().st_size
+        slots = 512 + 64 * 4 if kind == "ring" else 512 + 64 * 3
+        body = size - 4096 - 640 if kind == "ring" else made.data_offset - 128
+        records = 1024 if kind == "ring" else 64
+        offsets = [*range(0, slots, 8), *range(body, min(size - 8, body + 640 + records), 8)]
+    for at in offsets:
+        for number in range(MUTATIONS):
+            with make("open") as made:
+                with open(Path(folder, "shmcomm.open"), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+                    spoil(memory, at, number)
+                    Path(folder, "shmcomm.copy").write_bytes(memory)
+                use_names("copy")
+                use(made)
+                use(made)
+            Path(folder, "shmcomm.open").unlink(missing_ok=True)
+    print(len(offsets) * MUTATIONS, "mutations", dict(sorted(seen.items())))
+
+
+def scribble(memory, size):
+    body = size - 4096 - 640
+    while True:
+        at = chance.choice([chance.randrange(512, size - 8), body + 8 * chance.randrange(80), body + 640 + 8 * chance.randrange(100)])
+        memory[at : at + 8] = chance.choice([chance.getrandbits(64).to_bytes(8, "little"), bytes(8), memory[body : body + 8]])
+
+
+def scribble_over():
+    end = time.monotonic() + 3
+    rounds = 0
+    while time.monotonic() < end:
+        made = shmcomm.RingBufferChannel(16, name="open", codec="native", buffer_size=4096, max_participants=4)
+        path = Path(folder, "shmcomm.open")
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            pid = os.fork()
+            if pid == 0:
+                scribble(memory, path.stat().st_size)
+            try:
+                for _ in range(20):
+                    rounds += 1
+                    use_ring(made)
+                    with documented(), shmcomm.RingBufferChannel.attach("open") as other:
+                        use_ring(other)
+            finally:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        made.close()
+        path.unlink(missing_ok=True)
+    print(rounds, "rounds", dict(sorted(seen.items())))
+
+
+if kind == "scribble":
+    scribble_over()
+else:
+    mutate_all()
