@@ -34,8 +34,10 @@ def test_import(module, sample):
 
 def test_idle_consumers(sample, quick):
     seconds = 0.5 if quick else 10
+
     def share():
         return alone.idle_cpu(8, seconds) * 1e9
+
     sample("S22 share of one core burnt by 8 blocked consumers (1 s = all of it)", "ours", share, rounds=1)
 
 

@@ -154,7 +154,9 @@ def test_many_threads_share_both_ends():
         channel.shutdown()
         for worker in receiving:
             assert worker.finish().error is None
-        assert sorted(functools.reduce(operator.iadd, received, [])) == sorted((s, i) for s in range(senders) for i in range(count))
+        assert sorted(functools.reduce(operator.iadd, received, [])) == sorted(
+            (s, i) for s in range(senders) for i in range(count)
+        )
         for into in received:
             for number in range(senders):
                 mine = [i for s, i in into if s == number]

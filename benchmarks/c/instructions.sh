@@ -4,8 +4,8 @@
 # `BENCH --ops` lists its operations, one a line; `BENCH --count OP N` does exactly N of one, after the same preparation.
 # The difference between two N is free of the preparation, and the same on every run.
 set -eu
-few=2000
-many=12000
+few=200
+many=1200
 
 command -v valgrind >/dev/null || { echo "valgrind is missing (Debian, Ubuntu: apt-get install valgrind)" >&2; exit 2; }
 

@@ -338,9 +338,7 @@ ensure_message(shc_ring_t *ring)
 static inline uint64_t
 load_record_head(const shc_ring_t *ring, uint64_t position)
 {
-    uint64_t head;
-    shc_racy_copy(&head, record_at(ring, position), sizeof head);
-    return head;
+    return shc_racy_u64(record_at(ring, position));
 }
 
 /* Steps over the mark that fills the end of the data; a message must follow it. */

@@ -141,6 +141,13 @@ SHC_MUST_USE int shc_ring_claim(shc_ring_t *ring, uint64_t need, uint8_t **dst, 
 /* Writes the record's head behind which the payload stands. Not yet visible. */
 void shc_ring_stage(shc_ring_t *ring, uint32_t length, uint8_t tag);
 
+/* Messages that the consumer gave back between two values of send_watch.seen. */
+static inline uint64_t
+shc_ring_freed(uint64_t before, uint64_t after)
+{
+    return ((after >> 40) - (before >> 40)) & SHC_RING_COUNT_MASK;
+}
+
 /* Makes all staged messages visible: the commit. */
 static SHC_ALWAYS_INLINE void
 shc_ring_publish(shc_ring_t *ring)
@@ -154,6 +161,13 @@ shc_ring_publish(shc_ring_t *ring)
 
 /* The oldest message not yet taken. */
 SHC_MUST_USE int shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg);
+
+/* Messages known to be there and not taken. */
+static inline uint64_t
+shc_ring_ahead(const shc_ring_t *ring)
+{
+    return (ring->tail_copy.count - ring->read.count) & SHC_RING_COUNT_MASK;
+}
 
 /* Goes past a message that has been copied out. Its space is free after give_back. */
 void shc_ring_consume(shc_ring_t *ring, const shc_ring_message_t *msg);

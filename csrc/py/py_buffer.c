@@ -14,6 +14,7 @@ typedef struct pyshc_buffer {
     shc_buffer_shm_t own_head; /* of a stdlib segment, which has no head of ours */
     Py_buffer foreign;         /* its memory; obj == NULL: ours */
     Py_ssize_t foreign_exports;
+    bool foreign_viewed;    /* as `viewed`, for a stdlib segment: then its memory stays until this object goes */
     pyshc_shared_t *viewed; /* once its memory was asked for: NumPy keeps the object, but not the buffer */
     bool flushes;           /* its creator asked for checksums */
 } pyshc_buffer_t;
@@ -37,7 +38,7 @@ is_foreign(const pyshc_buffer_t *b)
 static void
 release_foreign(pyshc_buffer_t *b)
 {
-    if (pyshc_handle_is_closed(&b->h) && b->foreign_exports == 0 && b->foreign.obj != NULL)
+    if (pyshc_handle_is_closed(&b->h) && b->foreign_exports == 0 && !b->foreign_viewed && b->foreign.obj != NULL)
         PyBuffer_Release(&b->foreign);
 }
 
@@ -430,6 +431,7 @@ buffer_getbuffer(PyObject *self, Py_buffer *view, int flags)
     int r = PyBuffer_FillInfo(view, self, b->buffer.data, (Py_ssize_t)b->buffer.size, 0, flags);
     if (r == 0 && is_foreign(b)) {
         b->foreign_exports++;
+        b->foreign_viewed = true;
     } else if (r == 0 && b->viewed == NULL) {
         b->viewed = b->h.shared;
         pyshc_shared_export(b->viewed);

@@ -573,7 +573,7 @@ static PyType_Slot ring_slots[] = {
 
 PyType_Spec pyshc_ring_spec = {
     .name = "shmcomm.RingBufferChannel",
-    .basicsize = sizeof(pyshc_handle_t),
+    .basicsize = sizeof(pyshc_ring_object_t),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = ring_slots,
 };

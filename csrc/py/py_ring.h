@@ -4,6 +4,12 @@
 
 #include "py/pyshc_wait.h"
 
+/* A member of its own keeps Python from making a class of two kinds: their layouts conflict. */
+typedef struct pyshc_ring_object {
+    pyshc_handle_t h;
+    uint32_t own_layout; /* never read */
+} pyshc_ring_object_t;
+
 /* Takes the handle's end if need be and locks it for this thread: 0, PYSHC_RAISED. */
 SHC_MUST_USE int pyshc_ring_enter_slow(pyshc_handle_t *h, int end);
 

@@ -274,18 +274,29 @@ check_unused(const reservation_t *r)
     return false;
 }
 
+/* The array that `with` handed out, if it is still alive, becomes read-only. It is known by a weak reference: it
+ * holds the reservation, and NumPy's arrays take no part in garbage collection. */
+static bool
+freeze_array(reservation_t *r)
+{
+    PyObject *array = PyObject_CallNoArgs(r->view);
+    if (array == NULL)
+        return false;
+    PyObject *done = array != Py_None ? PyObject_CallMethod(array, "setflags", "O", Py_False) : Py_NewRef(Py_None);
+    Py_DECREF(array);
+    Py_XDECREF(done);
+    Py_CLEAR(r->view);
+    return done != NULL;
+}
+
 /* Takes back what `with` handed out. A memoryview is released; an array becomes read-only. False: still in use. */
 static bool
 recall_view(reservation_t *r)
 {
     if (r->view == NULL)
         return check_unused(r);
-    if (r->dtype != NULL) {
-        PyObject *done = PyObject_CallMethod(r->view, "setflags", "O", Py_False);
-        Py_XDECREF(done);
-        Py_CLEAR(r->view);
-        return done != NULL;
-    }
+    if (r->dtype != NULL)
+        return freeze_array(r);
     PyObject *done = PyObject_CallMethod(r->view, "release", NULL);
     if (done == NULL)
         return false;
@@ -299,7 +310,7 @@ recall_view(reservation_t *r)
 static bool
 send_reserved(reservation_t *r, size_t length)
 {
-    if (!recall_view(r))
+    if (!recall_view(r) || !check_open(r)) /* Python code ran since it was last looked at */
         return false;
     bool is_late = shc_ring_shutdown_flags(&r->shared->ring) != 0;
     finish(r, is_late ? ABORTED : COMMITTED, length);
@@ -354,23 +365,41 @@ reservation_abort(PyObject *self, PyObject *Py_UNUSED(unused))
 }
 
 static PyObject *
+hand_out_memory(reservation_t *r)
+{
+    if (r->view == NULL)
+        r->view = PyMemoryView_FromObject((PyObject *)r);
+    return Py_XNewRef(r->view);
+}
+
+static PyObject *
+hand_out_array(reservation_t *r)
+{
+    PyObject *array = pyshc_array_over(r->handle->st, (PyObject *)r, r->shape, r->dtype);
+    PyObject *known = array != NULL ? PyWeakref_NewRef(array, NULL) : NULL;
+    if (known == NULL) {
+        Py_XDECREF(array);
+        return NULL;
+    }
+    Py_XSETREF(r->view, known);
+    return array;
+}
+
+static PyObject *
 reservation_enter(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     reservation_t *r = (reservation_t *)self;
     if (!check_open(r))
         return NULL;
-    if (r->view == NULL)
-        r->view = r->dtype != NULL ? pyshc_array_over(r->handle->st, self, r->shape, r->dtype)
-                                   : PyMemoryView_FromObject(self);
-    return Py_XNewRef(r->view);
+    return r->dtype != NULL ? hand_out_array(r) : hand_out_memory(r);
 }
 
 static PyObject *
 reservation_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     reservation_t *r = (reservation_t *)self;
-    if (r->status != OPEN)
-        Py_RETURN_NONE; /* committed or aborted inside the block */
+    if (r->status != OPEN || r->epoch != shc_self_epoch(&pyshc_self))
+        Py_RETURN_NONE; /* committed or aborted inside the block; or forked there: it is the parent's */
     bool failed = nargs > 0 && args[0] != Py_None;
     if (!failed && check_open(r)) {
         if (send_reserved(r, r->length))

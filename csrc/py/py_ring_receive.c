@@ -76,6 +76,7 @@ receive_attempt(pyshc_operation_t *base)
     if (r != 0)
         return r;
     r = shc_ring_front(&shared->ring, &msg);
+    base->gained = shc_ring_ahead(&shared->ring);
     if (r == 0 && op->copy) {
         r = read_fast(h, &msg, &op->result);
         if (r == 0 && !op->peek)

@@ -76,8 +76,12 @@ stage_outgoing(pyshc_shared_t *shared, pyshc_outgoing_t *out, size_t *need)
         r = pyshc_outgoing_size(out, need);
         if (r != 0)
             return r;
+        /* The size is an upper bound, a little more than what is needed: only what the largest room cannot take is
+         * too large. */
+        if (*need > shared->ring.payload_max && room < shared->ring.payload_max)
+            *need = shared->ring.payload_max;
         if (*need <= room)
-            return SHC_E_CORRUPT; /* the bound must exceed what was not enough */
+            *need = room + 1 < shared->ring.payload_max ? room + 1 : shared->ring.payload_max + 1;
     }
 }
 
@@ -89,9 +93,11 @@ send_attempt(pyshc_operation_t *base)
     int r = pyshc_ring_enter(h, SHC_RING_PRODUCER);
     if (r != 0)
         return r;
+    uint64_t seen = h->shared->ring.send_watch.seen;
     r = pyshc_ring_check_reserved(h);
     if (r == 0)
         r = stage_outgoing(h->shared, op->out, &op->need);
+    base->gained = shc_ring_freed(seen, h->shared->ring.send_watch.seen);
     if (r == 0)
         shc_ring_publish(&h->shared->ring);
     base->watch = h->shared->ring.send_watch;

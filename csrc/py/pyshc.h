@@ -18,7 +18,9 @@ typedef struct pyshc_handle pyshc_handle_t;
 /* Exceptions, by the words that shc_status.def uses; created in shmcomm/_errors.py. */
 #define PYSHC_EXCEPTIONS(X)                                                                                            \
     X(Error)                                                                                                           \
-    X(Full) X(Empty) X(ShutDown) X(CorruptedError) X(LayoutError) X(MessageTooLargeError) X(LaggedError) X(BusyError)  \
+    X(Full)                                                                                                            \
+    X(Empty)                                                                                                           \
+    X(ShutDown) X(CorruptedError) X(LayoutError) X(MessageTooLargeError) X(LaggedError) X(BusyError)                   \
         X(NotEncodableError) X(DecryptionError)
 
 struct pyshc_state {

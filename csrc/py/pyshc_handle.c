@@ -189,7 +189,7 @@ fill(pyshc_handle_t *h, const pyshc_kind_t *kind, pyshc_shared_t *shared, PyObje
 {
     h->kind = kind;
     h->shared = shared;
-    h->epoch = shared->seg.epoch;
+    h->epoch = h->pins_epoch = shared->seg.epoch;
     h->name = Py_NewRef(name);
     h->namespace = Py_NewRef(namespace);
     shc_a32_store_relaxed(&h->closed, 0);
@@ -236,9 +236,10 @@ create_patiently(const pyshc_kind_t *kind, const pyshc_place_t *place, const shc
 {
     uint64_t end = 0;
     for (;;) {
-        int r = pyshc_shared_create(place, kind->spec, args, kind->init, kind->bind, out);
-        if (r != SHC_GONE)
-            return r;
+        int r;
+        Py_BEGIN_ALLOW_THREADS /* reserving memory takes its time */
+            r = pyshc_shared_create(place, kind->spec, args, kind->init, kind->bind, out);
+        Py_END_ALLOW_THREADS if (r != SHC_GONE) return r;
         uint64_t now = shc_os_now_ns();
         end = end != 0 ? end : now + REMOVAL_NS;
         if (now >= end)
@@ -351,16 +352,31 @@ pyshc_handle_unpin_last(pyshc_handle_t *h)
         let_go(h);
 }
 
+/* Pins are threads inside calls; those of the parent do not exist in a forked child. */
+static bool
+forget_pins_of_parent(pyshc_handle_t *h)
+{
+    if (h->pins_epoch == shc_self_epoch(&pyshc_self))
+        return false;
+    shc_a32_store_relaxed(&h->pins, 0);
+    h->pins_epoch = shc_self_epoch(&pyshc_self);
+    return true;
+}
+
 void
 pyshc_handle_close(pyshc_handle_t *h)
 {
     uint32_t open_word = 0;
-    if (!shc_a32_cas_seq_cst(&h->closed, &open_word, 1)) /* AR1 */
+    if (shc_a32_load_relaxed(&h->closed) != 0)
         return;
-    if (shc_a32_load_relaxed(&h->pins) == 0)
-        pyshc_handle_unpin_last(h);
-    else if (h->kind->wake != NULL)
-        h->kind->wake(h->shared);
+    forget_pins_of_parent(h);
+    (void)shc_a32_fetch_add_relaxed(&h->pins, 1);         /* ours: h->shared stays while we look at it */
+    if (shc_a32_cas_seq_cst(&h->closed, &open_word, 1)) { /* AR1 */
+        shc_fence_seq_cst();                              /* a pinner either sees the mark, or we see its pin */
+        if (shc_a32_load_relaxed(&h->pins) > 1 && h->kind->wake != NULL)
+            h->kind->wake(h->shared);
+    }
+    pyshc_handle_unpin(h);
 }
 
 bool
@@ -368,6 +384,8 @@ pyshc_handle_refresh(pyshc_handle_t *h)
 {
     int r = pyshc_shared_refresh(h->shared);
     h->ends = r == 0 ? 0 : h->ends;
+    if (r == 0 && forget_pins_of_parent(h))
+        shc_a32_store_relaxed(&h->pins, 1); /* the call that brought us here */
     if (r == 0 && arrange_farewell(h->st))
         return true;
     if (r != 0)
@@ -401,9 +419,9 @@ object_dealloc(PyObject *self)
     pyshc_handle_t *h = (pyshc_handle_t *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    pyshc_handle_close(h); /* first: callbacks of weak references run anything, and must not find it in the list */
     if (h->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
-    pyshc_handle_close(h);
     pyshc_codec_clear(&h->codec);
     Py_XDECREF(h->foreign);
     Py_XDECREF(h->name);

@@ -23,6 +23,7 @@ struct pyshc_handle {
     uint64_t epoch;         /* of the process that took `ends` */
     uint32_t ends;          /* bit per end that this handle has taken */
     shc_a32_t pins;
+    uint64_t pins_epoch; /* of the process whose threads `pins` counts */
     shc_a32_t closed;
     uint32_t spin_ns; /* fixed spin budget; UINT32_MAX: learned */
     PyObject *name;
@@ -85,6 +86,8 @@ pyshc_handle_unpin(pyshc_handle_t *h)
     shc_fence_seq_cst();
 #else
     uint32_t before = shc_a32_load_relaxed(&h->pins);
+    if (SHC_UNLIKELY(before == 0))
+        return; /* forked inside a call: the pin was the parent's */
     shc_a32_store_relaxed(&h->pins, before - 1);
 #endif
     if (SHC_UNLIKELY(before == 1 && shc_a32_load_relaxed(&h->closed)))

@@ -20,9 +20,12 @@
 #include "ds/shc_buffer.h"
 #include "ds/shc_ring.h"
 
-/* How long waits on one end lately took when spinning was enough. Private to the process. */
+/* What waits on one end lately were like. Private to the process; only how it spins depends on it. */
 typedef struct pyshc_spin {
-    uint32_t average_ns;
+    uint32_t average_ns; /* how long they took, when spinning was enough; 0: none yet */
+    uint32_t cpus;       /* that this process might run on, when last asked; 0: never asked */
+    uint32_t singles;    /* how many in a row brought one message, or room for one */
+    bool streaming;      /* the last one brought several */
 } pyshc_spin_t;
 
 typedef struct pyshc_shared {

@@ -7,28 +7,45 @@
 /* Never learn to stop looking: a partner that answers fast again must be noticed. Sleeping costs more than this. */
 #define SPIN_FLOOR_NS INT64_C(5000)
 
+/* Long enough for one round trip between two cores, and dearer to time than to do: a few hundred nanoseconds, 1 us
+ * where pausing is slow. */
+#define GLANCE_LOOKS 24
+
+/* In a stream, each look takes the cache line away from the partner, who is about to write it again: 30 ns to him on a
+ * good day, 150 ns when the cores are far apart, for a message that costs 35. Looking away for a while finds several. */
+#define LULL_NS UINT64_C(1000)
+/* A stream may hide behind messages that are taken one by one, as fast as they come: look away now and then to find
+ * out. */
+#define SINGLES_MAX 32
+
 static uint64_t
 spin_budget(const pyshc_operation_t *op)
 {
-    if (shc_os_cpus() == 1)
-        return 0;
     if (op->handle->spin_ns != UINT32_MAX)
         return op->handle->spin_ns;
     uint64_t budget = 2 * (uint64_t)(op->spin->average_ns != 0 ? op->spin->average_ns : SPIN_START_NS);
     return budget < SPIN_MAX_NS ? budget : SPIN_MAX_NS;
 }
 
+/* True if the word changed. */
 static bool
-watch_until(const shc_watch_t *watch, uint64_t end_ns)
+look(const shc_watch_t *watch, int times)
 {
-    do {
-        for (int i = 0; i < 8; i++) {
-            if (shc_a64_load_relaxed(watch->word) != watch->seen)
-                return true;
-            shc_pause();
-        }
-    } while (shc_os_now_ns() < end_ns);
+    for (int i = 0; i < times; i++) {
+        if (shc_a64_load_relaxed(watch->word) != watch->seen)
+            return true;
+        shc_pause();
+    }
     return false;
+}
+
+static bool
+look_until(const shc_watch_t *watch, uint64_t end_ns)
+{
+    bool changed = look(watch, 8);
+    while (!changed && shc_os_now_ns() < end_ns)
+        changed = look(watch, 8);
+    return changed;
 }
 
 static void
@@ -39,24 +56,57 @@ learn(pyshc_spin_t *spin, uint64_t waited_ns)
     spin->average_ns = now > SPIN_FLOOR_NS ? (uint32_t)now : (uint32_t)SPIN_FLOOR_NS;
 }
 
-/* True if the word changed. */
+static void
+learn_gain(pyshc_spin_t *spin, uint64_t gained)
+{
+    spin->singles = gained > 1 ? 0 : spin->singles + 1;
+    spin->streaming = gained > 1 || spin->singles == SINGLES_MAX;
+    if (spin->singles == SINGLES_MAX)
+        spin->singles = 0;
+}
+
+static void
+look_away(uint64_t end_ns)
+{
+    while (shc_os_now_ns() < end_ns)
+        shc_pause();
+}
+
+static bool
+spin_for(const pyshc_operation_t *op, uint64_t budget, uint64_t deadline_ns)
+{
+    uint64_t start = shc_os_now_ns();
+    uint64_t end = start + budget < deadline_ns ? start + budget : deadline_ns;
+    uint64_t attached_end = start + ATTACHED_SPIN_NS < end ? start + ATTACHED_SPIN_NS : end;
+    if (op->spin->streaming)
+        look_away(start + LULL_NS < end ? start + LULL_NS : end);
+    bool changed = look_until(&op->watch, attached_end);
+    if (!changed && attached_end < end) {
+        Py_BEGIN_ALLOW_THREADS changed = look_until(&op->watch, end);
+        Py_END_ALLOW_THREADS
+    }
+    /* A spin that was not enough makes the next one shorter: somebody who sleeps long gains nothing from it. */
+    learn(op->spin, changed ? shc_os_now_ns() - start : 0);
+    return changed;
+}
+
+/* True if the word changed. The number of CPUs costs a system call, so it is asked the first time, and again before a
+ * sleep, which costs many. */
 static bool
 spin(const pyshc_operation_t *op, uint64_t deadline_ns)
 {
     uint64_t budget = spin_budget(op);
     if (budget == 0)
         return false;
-    uint64_t start = shc_os_now_ns();
-    uint64_t end = start + budget < deadline_ns ? start + budget : deadline_ns;
-    uint64_t attached_end = start + ATTACHED_SPIN_NS < end ? start + ATTACHED_SPIN_NS : end;
-    bool changed = watch_until(&op->watch, attached_end);
-    if (!changed && attached_end < end) {
-        Py_BEGIN_ALLOW_THREADS changed = watch_until(&op->watch, end);
-        Py_END_ALLOW_THREADS
+    if (op->spin->cpus == 0)
+        op->spin->cpus = shc_os_cpus();
+    if (op->spin->cpus > 1) {
+        bool seen = !op->spin->streaming && look(&op->watch, GLANCE_LOOKS);
+        if (seen || spin_for(op, budget, deadline_ns))
+            return true;
     }
-    /* A spin that was not enough makes the next one shorter: somebody who sleeps long gains nothing from it. */
-    learn(op->spin, changed ? shc_os_now_ns() - start : 0);
-    return changed;
+    op->spin->cpus = shc_os_cpus();
+    return false;
 }
 
 static int
@@ -126,8 +176,11 @@ int
 pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns)
 {
     int r = attempt_again(op);
-    while (r == op->would_block && deadline_ns != 0 && spin(op, deadline_ns))
+    while (r == op->would_block && deadline_ns != 0 && spin(op, deadline_ns)) {
         r = attempt_again(op);
+        if (r == 0)
+            learn_gain(op->spin, op->gained);
+    }
     if (r != op->would_block || deadline_ns == 0)
         return r;
     return wait_asleep(op, deadline_ns);

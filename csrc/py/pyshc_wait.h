@@ -1,10 +1,10 @@
 /* The one wait loop of the binding: try, spin, arm, try again, sleep, signals, deadline.
  *
  * An operation is a function that tries once, attached to the interpreter, and says how it went; when it would have
- * to wait it leaves the word to watch. The loop spins on that word for a learned time that is bounded by the clock
- * (none where only one CPU is allowed): the first microseconds attached, the rest detached; then it sleeps on the
- * event count in slices. Every return to the interpreter runs signal handlers; a closed handle ends the wait;
- * leaving after a wake passes it on. */
+ * to wait it leaves the word to watch. The loop glances at that word, then spins on it for a learned time that is
+ * bounded by the clock (neither where only one CPU is allowed): the first microseconds attached, the rest detached;
+ * then it sleeps on the event count in slices. Every return to the interpreter runs signal handlers; a closed handle
+ * ends the wait; leaving after a wake passes it on. */
 #ifndef PYSHC_WAIT_H
 #define PYSHC_WAIT_H
 
@@ -21,6 +21,7 @@ struct pyshc_operation {
     int would_block;
     shc_event_shm_t *event;
     shc_watch_t watch;
+    uint64_t gained; /* messages, or room for so many, that a successful attempt found beyond what the watch had seen */
     pyshc_spin_t *spin;
 };
 

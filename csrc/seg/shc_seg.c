@@ -35,6 +35,8 @@ shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, 
 static int
 fill_id(shc_seg_id_t *id, const shc_self_t *self, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args)
 {
+    if (args->participants < 1 || args->participants > SHC_PARTICIPANT_MAX)
+        return -EINVAL;
     memset(id, 0, sizeof *id);
     id->magic = SHC_SEG_MAGIC;
     id->version = SHC_SEG_FORMAT_VERSION;

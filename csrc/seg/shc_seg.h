@@ -106,7 +106,8 @@ typedef struct shc_seg_report {
 SHC_MUST_USE int shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size);
 
 /* Makes a segment under `file`. init(seg) fills the body before anybody can see it. -EEXIST: a living one has that
- * name (a dead one is removed on the way), SHC_GONE: a living process is just removing it. */
+ * name (a dead one is removed on the way), SHC_GONE: a living process is just removing it, -EINVAL: no such number of
+ * participants. */
 SHC_MUST_USE int shc_seg_create(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spec_t *spec,
                                 const shc_seg_create_args_t *args, void (*init)(shc_seg_t *seg), shc_seg_t *out);
 

@@ -121,6 +121,9 @@ shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *self)
     shc_seg_t seg;
     shc_os_file_info_t info;
     int r = open_any(dir_fd, file, self, &info, &seg);
+    if (r == SHC_E_FOREIGN_PIDNS || r == SHC_E_VERSION || r == SHC_E_CORRUPT)
+        return shc_os_file_unlink(
+            dir_fd, file); /* its users can be neither asked nor told: the name is all there is to remove */
     if (r != 0)
         return r;
     r = shc_seg__visit(&seg);

@@ -5,7 +5,8 @@
  *                v = shc_event_prepare(ev);                           shc_event_notify_one(ev);   (or _all)
  *                if (condition) go on;
  *                r = shc_event_wait(ev, v, deadline);
- *                look again; when leaving for whatever reason after r == 0: shc_event_pass_on(ev, condition still true)
+ *                look again; when leaving for whatever reason after r == 0: shc_event_pass_on(ev), and if the
+ *                condition is still true for somebody else, shc_event_notify_one(ev)
  *
  * The word holds {sequence 31 | SLEEPERS 1}. The flag is sticky: a waiter that was killed leaves it set, which costs
  * the next notifier one useless system call and nothing else; a count of waiters would stay too high for ever.

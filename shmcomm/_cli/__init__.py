@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from shmcomm._cli._table import sentence
+
 COMMANDS = ("demo", "ls", "rm", "gc")
 
 
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"shmcomm {arguments.command}: {error}", file=sys.stderr)
+        print(f"shmcomm {arguments.command}: {sentence(error)}", file=sys.stderr)
         return 1
 
 

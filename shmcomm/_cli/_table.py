@@ -1,4 +1,4 @@
-"""Plain tables and numbers for people."""
+"""Plain tables, numbers and sentences for people."""
 
 from collections.abc import Sequence
 
@@ -35,6 +35,13 @@ def age(seconds: float) -> str:
         elif parts:
             break
     return " ".join(parts[:2])
+
+
+def sentence(error: BaseException) -> str:
+    """Return what an error says, without the number that comes first in an OSError's text."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def count(number: int, noun: str) -> str:

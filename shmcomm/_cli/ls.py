@@ -9,7 +9,7 @@ from shmcomm._cli import _table
 
 HELP = "list shared-memory segments, their size, state and participants"
 
-_HEAD = ("NAME", "KIND", "SIZE", "USED", "STATE", "AGE", "PROCESSES")
+_HEAD = ("NAME", "KIND", "SIZE", "STATE", "AGE", "PROCESSES")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
     elif found:
         now = time.time()
-        print(_table.render(_HEAD, [_row(segment, now) for segment in found], "<<>><><"))
+        print(_table.render(_HEAD, [_row(segment, now) for segment in found], "<<><><"))
     else:
         print("no segments")
     return 0
@@ -37,7 +37,6 @@ def _row(segment: dict[str, Any], now: float) -> tuple[str, ...]:
         segment["name"],
         segment["kind"] or "?",
         _table.size(segment["size"]),
-        _table.size(segment["used"]),
         segment["state"] + (", persistent" if segment["persist"] else ""),
         _table.age(now - segment["created"]) if segment["created"] else "?",
         segment["error"] or _processes(segment["participants"]),

@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 
+from shmcomm._cli._table import sentence
+
 HELP = "remove segments by name"
 
 
@@ -16,17 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove every segment named; 1 if one could not be, after trying all."""
-    from shmcomm import Error, _core
+    from shmcomm import BusyError, Error, _core
 
     removed, failed = [], []
     for name in arguments.names:
         try:
             _core.remove_segment(name, directory=arguments.directory, force=arguments.force)
             removed.append(name)
+        except BusyError as error:
+            failed.append({"name": name, "error": f"{error}; --force removes the name anyway"})
         except (OSError, ValueError, Error) as error:
-            failed.append({"name": name, "error": str(error)})
+            failed.append({"name": name, "error": sentence(error)})
     if arguments.json:
         print(json.dumps({"removed": removed, "failed": failed}, indent=2))
     for failure in failed:
-        print(f"shmcomm rm: {failure['name']}: {failure['error']}", file=sys.stderr)
+        print(f"shmcomm rm: {failure['error']}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,7 +1,7 @@
 """Spoils the memory of objects in every way and calls everything. Ends with 0 unless something undocumented happens.
 
-    hostile.py FOLDER KIND SEED       every word of head, slots, control and records, one after the other
-    hostile.py FOLDER scribble SEED   a process that scribbles over the memory while it is used
+hostile.py FOLDER KIND SEED       every word of head, slots, control and records, one after the other
+hostile.py FOLDER scribble SEED   a process that scribbles over the memory while it is used
 """
 
 import contextlib
@@ -43,22 +43,33 @@ def documented():
             raise
 
 
-MESSAGES = [1, "text", b"bytes" * 20, [1, {"a": (2.5, None, 1 << 80)}], np.arange(12, dtype="<i4").reshape(3, 4), {3, 4}, "\u00e9"]
+MESSAGES = [
+    1,
+    "text",
+    b"bytes" * 20,
+    [1, {"a": (2.5, None, 1 << 80)}],
+    np.arange(12, dtype="<i4").reshape(3, 4),
+    {3, 4},
+    "\u00e9",
+]
 
 
-def make(name):
+def make(name, free=False):
+    """With `free`, nobody has the ends of a ring."""
     if kind == "buffer":
         made = shmcomm.SharedMemoryBuffer(300, name=name)
         made.write(b"content" * 20)
         return made
     made = shmcomm.RingBufferChannel(16, name=name, codec="native", buffer_size=4096, max_participants=4)
-    made.send_batch([0] * 3)
-    made.receive_batch(3)
-    made.send_batch(MESSAGES)
+    with shmcomm.RingBufferChannel.attach(name) as handle:
+        user = handle if free else made
+        user.send_batch([0] * 3)
+        user.receive_batch(3)
+        user.send_batch(MESSAGES)
     return made
 
 
-def use_ring(channel):
+def use_ring(channel, end=True):
     for call in (
         lambda: len(channel), channel.is_full, channel.is_empty, channel.stats, channel.peek,
         lambda: channel.receive(timeout=0), lambda: channel.receive(timeout=0, copy=False),
@@ -66,7 +77,8 @@ def use_ring(channel):
         lambda: channel.try_send(b"x" * 500), lambda: channel.send_batch(MESSAGES, timeout=0),
         lambda: channel.receive(timeout=0.0001),
         lambda: channel.receive_batch(100, timeout=0), lambda: reserve(channel), channel.dequeue, channel.clear,
-        lambda: channel.send([1], timeout=0), channel.dequeue, lambda: channel.capacity, channel.shutdown, channel.dequeue,
+        lambda: channel.send([1], timeout=0), channel.dequeue, lambda: channel.capacity,
+        *([channel.shutdown, channel.dequeue] if end else []),
     ):  # fmt: skip
         with documented():
             call()
@@ -79,7 +91,7 @@ def reserve(channel):
         array[:] = 5
 
 
-def use_buffer(buffer):
+def use_buffer(buffer, end=True):
     for call in (
         lambda: buffer.header, buffer.validate_header, buffer.read, lambda: buffer.write(b"abc", 297), buffer.stats,
         lambda: (buffer.size, buffer.used, buffer.available, len(buffer)), buffer.is_full, buffer.is_empty,
@@ -90,16 +102,17 @@ def use_buffer(buffer):
             call()
 
 
-def use(thing):
-    (use_buffer if kind == "buffer" else use_ring)(thing)
+def use(thing, end=True):
+    (use_buffer if kind == "buffer" else use_ring)(thing, end)
 
 
 def use_names(name):
     """By name, as a stranger would; the file of `name` is not open in this process."""
     cls = shmcomm.SharedMemoryBuffer if kind == "buffer" else shmcomm.RingBufferChannel
-    for call in (lambda: cls.attach(name), lambda: cls.open(name, 16), lambda: cls.attach(name, foreign=True)):
+    size = 300 if kind == "buffer" else 16
+    for call in (lambda: cls.attach(name), lambda: cls.open(name, size), lambda: cls.attach(name, foreign=True)):
         with documented(), call() as attached:
-            use(attached)
+            use(attached, end=False)
     _core.list_segments()
     with documented():
         _core.remove_segment(name)
@@ -133,12 +146,12 @@ def mutate_all():
         offsets = [*range(0, slots, 8), *range(body, min(size - 8, body + 640 + records), 8)]
     for at in offsets:
         for number in range(MUTATIONS):
-            with make("open") as made:
+            with make("open", free=number % 2 == 0 or at % 16 == 0) as made:
                 with open(Path(folder, "shmcomm.open"), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
                     spoil(memory, at, number)
                     Path(folder, "shmcomm.copy").write_bytes(memory)
                 use_names("copy")
-                use(made)
+                use(made, end=False)
                 use(made)
             Path(folder, "shmcomm.open").unlink(missing_ok=True)
     print(len(offsets) * MUTATIONS, "mutations", dict(sorted(seen.items())))
@@ -146,9 +159,20 @@ def mutate_all():
 
 def scribble(memory, size):
     body = size - 4096 - 640
+    shutdown = body + 528
     while True:
-        at = chance.choice([chance.randrange(512, size - 8), body + 8 * chance.randrange(80), body + 640 + 8 * chance.randrange(100)])
-        memory[at : at + 8] = chance.choice([chance.getrandbits(64).to_bytes(8, "little"), bytes(8), memory[body : body + 8]])
+        at = chance.choice(
+            [
+                8 * chance.randrange(64, size // 8),
+                body + 8 * chance.randrange(80),
+                body + 640 + 8 * chance.randrange(100),
+            ]
+        )
+        if at == shutdown and chance.random() < 0.99:
+            continue  # it would be the end of all
+        memory[at : at + 8] = chance.choice(
+            [chance.getrandbits(64).to_bytes(8, "little"), bytes(8), memory[body : body + 8]]
+        )
 
 
 def scribble_over():
@@ -164,9 +188,9 @@ def scribble_over():
             try:
                 for _ in range(20):
                     rounds += 1
-                    use_ring(made)
+                    use_ring(made, end=False)
                     with documented(), shmcomm.RingBufferChannel.attach("open") as other:
-                        use_ring(other)
+                        use_ring(other, end=False)
             finally:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

@@ -239,3 +239,71 @@ TEST_LIMIT(processes_three_puts_three_sleepers, 120)
 {
     run_bursts(PROCESSES);
 }
+
+/* ---- one put, one sleeper, at the same instant: the fences ---- */
+
+typedef struct duel {
+    shc_event_shm_t items;
+    uint8_t pad0[124];
+    shc_a64_t put;
+    uint8_t pad1[120];
+    shc_a64_t taken;
+    uint64_t rounds;
+} duel_t;
+
+static duel_t *duel;
+
+static void
+duel_consume(stress_party_t *party)
+{
+    (void)party;
+    for (uint64_t i = 1; i <= duel->rounds; i++) {
+        while (shc_a64_load_acquire(&duel->put) < i) { /* A4 */
+            uint32_t v = shc_event_prepare(&duel->items);
+            if (shc_a64_load_acquire(&duel->put) >= i) /* A4 */
+                break;
+            int r = stress_wait(&duel->items, v);
+            CHECK(r != SHC_TIMEOUT || shc_a64_load_relaxed(&duel->put) < i); /* else a wake-up was lost */
+        }
+        shc_a64_store_release(&duel->taken, i); /* R4 */
+    }
+}
+
+/* Puts when the sleeper is about to announce itself, as near as chance allows, and then waits for it. */
+static void
+duel_produce(stress_party_t *party)
+{
+    for (uint64_t i = 1; i <= duel->rounds; i++) {
+        uint64_t seen = 0;
+        for (uint64_t n = t_random(&party->rng) % 400; n > 0; n--)
+            seen += shc_a32_load_relaxed(&duel->items.word) & SHC_EVENT_SLEEPERS; /* keeps its line near */
+        CHECK_LT(seen, 400);
+        shc_a64_store_release(&duel->put, i); /* R4 */
+        shc_event_notify_one(&duel->items);
+        for (uint32_t spins = 0; shc_a64_load_acquire(&duel->taken) < i; spins++) /* A4 */
+            if (spins % 1024 == 1023)
+                shc_os_yield();
+    }
+}
+
+static void
+run_duel(stress_kind_t kind)
+{
+    uint64_t seed = t_seed();
+    stress_party_t parties[2] = {{.role = duel_produce}, {.role = duel_consume}};
+    fix_open();
+    duel = proc_share(sizeof *duel);
+    duel->rounds = t_scaled(200000);
+    stress_run(parties, 2, kind, &seed);
+    fix_close();
+}
+
+TEST_LIMIT(threads_put_and_sleep_at_once, 120)
+{
+    run_duel(THREADS);
+}
+
+TEST_LIMIT(processes_put_and_sleep_at_once, 120)
+{
+    run_duel(PROCESSES);
+}

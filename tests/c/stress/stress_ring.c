@@ -267,3 +267,81 @@ TEST_LIMIT(processes_holding, 120)
 {
     run(PROCESSES, &holding);
 }
+
+/* ---- a shutdown right behind the last message ---- */
+
+typedef struct ends {
+    shc_a32_t round; /* begins */
+    shc_a32_t done;
+    uint32_t rounds;
+} ends_t;
+
+static ends_t *ends;
+
+static void
+spin_until(const shc_a32_t *word, uint32_t value)
+{
+    for (uint32_t spins = 1; shc_a32_load_acquire(word) < value; spins++) /* A <- proc_signal */
+        if (spins % 4096 == 0)
+            shc_os_yield();
+}
+
+static void
+send_last(stress_party_t *party)
+{
+    shc_ring_t ring;
+    shc_ring_open(&ring, &seg);
+    CHECK_OK(shc_ring_take(&ring, SHC_RING_PRODUCER));
+    for (uint32_t i = 1; i <= ends->rounds; i++) {
+        spin_until(&ends->done, i - 1);
+        shc_a32_store_relaxed(&ring.shm->shutdown, 0); /* as if it were another ring */
+        CHECK_EQ(stage_batch(&ring, i, 1), 1);
+        proc_signal(&ends->round);
+        for (uint64_t n = t_random(&party->rng) % 200; n > 0; n--)
+            (void)shc_ring_shutdown_flags(&ring);
+        shc_ring_publish(&ring);
+        shc_ring_shutdown(&ring, false);
+    }
+}
+
+static void
+receive_last(stress_party_t *party)
+{
+    consumer_t c = {.rng = &party->rng};
+    shc_ring_open(&c.ring, &seg);
+    CHECK_OK(shc_ring_take(&c.ring, SHC_RING_CONSUMER));
+    for (uint32_t i = 1; i <= ends->rounds; i++) {
+        spin_until(&ends->round, i);
+        c.next = i;
+        while (take_batch(&c, 2) != SHC_SHUTDOWN)
+            ;
+        CHECK_EQ(c.next, i + 1);
+        proc_signal(&ends->done);
+    }
+}
+
+static void
+run_ends(stress_kind_t kind)
+{
+    uint64_t seed = t_seed();
+    stress_party_t parties[] = {{.role = send_last}, {.role = receive_last}};
+    fix_open();
+    plan = ping;
+    plan.seed = t_random(&seed);
+    ends = proc_share(sizeof *ends);
+    ends->rounds = (uint32_t)t_scaled(20000);
+    CHECK_OK(fix_create_ring("r", plan.capacity, plan.bytes, &seg));
+    stress_run(parties, SHC_ARRAY_SIZE(parties), kind, &seed);
+    fix_leave(&seg, "r");
+    fix_close();
+}
+
+TEST_LIMIT(threads_shutdown_behind_the_last_message, 120)
+{
+    run_ends(THREADS);
+}
+
+TEST_LIMIT(processes_shutdown_behind_the_last_message, 120)
+{
+    run_ends(PROCESSES);
+}

@@ -435,9 +435,11 @@ TEST(no_slot_is_given_to_two_processes)
 }
 
 typedef struct reapers {
-    shc_a32_t sweeps[CROWD_SLOTS];
+    shc_a32_t sweeps[SLOTS];
     shc_a32_t reaped;
-    shc_a32_t go;
+    shc_a32_t round;
+    shc_a32_t done;
+    uint64_t rounds;
 } reapers_t;
 
 static void
@@ -449,31 +451,49 @@ count_sweep(void *arg, uint32_t index, uint32_t generation)
 }
 
 static void
-reap_once(void *arg)
+spin_until(const shc_a32_t *word, uint32_t value)
+{
+    for (uint32_t spins = 1; shc_a32_load_acquire(word) < value; spins++) /* A <- proc_signal */
+        if (spins % 4096 == 0)
+            shc_os_yield();
+}
+
+static void
+reap_often(void *arg)
 {
     reapers_t *r = arg;
     CHECK_OK(shc_self_refresh(&fix.self));
-    proc_await(&r->go, 1);
-    shc_a32_fetch_add_relaxed(&r->reaped, shc_participant_reap(&table, me(), count_sweep, r));
+    for (uint32_t i = 1; i <= r->rounds; i++) {
+        spin_until(&r->round, i);
+        shc_a32_fetch_add_relaxed(&r->reaped, shc_participant_reap(&table, me(), count_sweep, r));
+        proc_signal(&r->done);
+    }
 }
 
-TEST(many_reapers_sweep_each_dead_slot_once)
+#define REAPERS 4
+
+TEST_LIMIT(many_reapers_sweep_each_dead_slot_once, 60)
 {
-    pid_t pids[CROWD];
+    pid_t pids[REAPERS];
     reapers_t *r = proc_share(sizeof *r);
     set_up();
-    for (uint32_t i = 0; i < SLOTS; i++)
-        fix_plant_dead(&seg, i, 1, SHC_PARTICIPANT_LIVE);
-    for (int i = 0; i < CROWD; i++)
-        pids[i] = proc_start(reap_once, r);
-    proc_signal(&r->go);
-    for (int i = 0; i < CROWD; i++)
-        proc_join(pids[i]);
-    CHECK_EQ(shc_a32_load_relaxed(&r->reaped), SLOTS);
-    for (uint32_t i = 0; i < SLOTS; i++) {
-        CHECK_EQ(shc_a32_load_relaxed(&r->sweeps[i]), 1);
-        CHECK_EQ(state_of(i), shc_participant_word(SHC_PARTICIPANT_FREE, 0, 2));
+    (void)fix_corpse();
+    r->rounds = t_scaled(1000);
+    for (int i = 0; i < REAPERS; i++)
+        pids[i] = proc_start(reap_often, r);
+    for (uint32_t round = 1; round <= r->rounds; round++) {
+        for (uint32_t i = 0; i < SLOTS; i++)
+            fix_plant_dead(&seg, i, round, SHC_PARTICIPANT_LIVE);
+        proc_signal(&r->round);
+        spin_until(&r->done, REAPERS * round);
+        CHECK_EQ(shc_a32_load_relaxed(&r->reaped), SLOTS * round);
+        for (uint32_t i = 0; i < SLOTS; i++) {
+            CHECK_EQ(shc_a32_load_relaxed(&r->sweeps[i]), round);
+            CHECK_EQ(state_of(i), shc_participant_word(SHC_PARTICIPANT_FREE, 0, round + 1));
+        }
     }
+    for (int i = 0; i < REAPERS; i++)
+        proc_join(pids[i]);
     fix_close();
 }
 
