@@ -44,7 +44,8 @@ def pin(cpu):
 
 
 def must_be(got, expected, thorough):
-    """Comparing 64 bytes costs a third of receiving them. So most laps are judged by their first and last message, which a
+    """Comparing 64 bytes costs a third of receiving them. So most laps are judged by their first and last message,
+    which a
     lost or doubled one anywhere before would have moved, and each 16th lap by all of them."""
     same = got == expected if thorough else got[0] == expected[0] and got[-1] == expected[-1]
     if not same or len(got) != len(expected):

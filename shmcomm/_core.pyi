@@ -103,6 +103,7 @@ class SharedMemoryBuffer(SharedObject):
         def __buffer__(self, flags: int, /) -> memoryview: ...
         def __release_buffer__(self, buffer: memoryview, /) -> None: ...
 
+@disjoint_base
 class RingBufferChannel(SharedObject, Generic[_T]):
     def __new__(
         cls,

@@ -1,4 +1,5 @@
-"""Nothing that stands in shared memory is trusted: spoilt memory gives a result or a documented exception, and never a crash,
+"""Nothing that stands in shared memory is trusted: spoilt memory gives a result or a documented exception, and never
+a crash,
 an endless loop or undocumented exception."""
 
 import mmap
@@ -23,8 +24,11 @@ def test_spoilt_memory(kind, tmp_path):
     script = HERE / "isolated" / "hostile.py"
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-W", "ignore", script, tmp_path, kind, str(SEED)],
-        capture_output=True, text=True, check=False, timeout=150,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
     assert done.returncode == 0, f"seed {SEED}, exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "CorruptedError" in done.stdout or kind == "buffer", done.stdout
     print(done.stdout)
@@ -77,7 +81,11 @@ def test_a_message_that_cannot_be_read_is_gone_past(spoilt):
 
 
 @pytest.mark.parametrize(("name", "at"), [("tail", 0), ("head", 128)])
-@pytest.mark.parametrize("value", [b"\xff" * 8, b"\x01" * 8, (5000).to_bytes(8, "little"), (1 << 40).to_bytes(8, "little")], ids=["all", "ones", "position", "count"])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [b"\xff" * 8, b"\x01" * 8, (5000).to_bytes(8, "little"), (1 << 40).to_bytes(8, "little")],
+    ids=["all", "ones", "position", "count"],
+)
 def test_spoilt_cursors(spoilt, name, at, value):
     channel, memory, ring = spoilt
     if name == "head":

@@ -197,7 +197,8 @@ def test_a_worker_killed_while_it_creates():
     for delay in range(12):
         with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            until(lambda start=os.times().elapsed, d=delay: os.times().elapsed - start >= d / 1000)
+            end = os.times().elapsed + delay / 1000
+            until(lambda end=end: os.times().elapsed >= end)
             process.kill()
     _core.collect_garbage()
     namespace = os.environ["SHMCOMM_NAMESPACE"]

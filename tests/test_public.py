@@ -45,10 +45,17 @@ def test_version():
 
 
 ERRORS = {
-    "Full": queue.Full, "Empty": queue.Empty, "ShutDown": getattr(queue, "ShutDown", Exception), "CorruptedError": Exception,
-    "LayoutError": Exception, "MessageTooLargeError": ValueError, "LaggedError": Exception, "BusyError": Exception,
-    "NotEncodableError": TypeError, "DecryptionError": Exception,
-}  # fmt: skip
+    "Full": queue.Full,
+    "Empty": queue.Empty,
+    "ShutDown": getattr(queue, "ShutDown", Exception),
+    "CorruptedError": Exception,
+    "LayoutError": Exception,
+    "MessageTooLargeError": ValueError,
+    "LaggedError": Exception,
+    "BusyError": Exception,
+    "NotEncodableError": TypeError,
+    "DecryptionError": Exception,
+}
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -63,7 +70,11 @@ def test_errors(name):
     assert type(pickle.loads(pickle.dumps(made))) is error
 
 
-@pytest.mark.parametrize("kind", [shmcomm.SharedObject, shmcomm.RingBufferChannel, shmcomm.SharedMemoryBuffer, _core.Lease, _core.Reservation], ids=lambda k: k.__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [shmcomm.SharedObject, shmcomm.RingBufferChannel, shmcomm.SharedMemoryBuffer, _core.Lease, _core.Reservation],
+    ids=lambda k: k.__name__,
+)
 def test_types_are_said_to_be_public(kind):
     assert kind.__module__ == "shmcomm"
     assert kind.__doc__
@@ -88,7 +99,8 @@ import sys
 before = set(sys.modules)
 import shmcomm
 added = set(sys.modules) - before
-unwanted = {"numpy", "asyncio", "multiprocessing", "dataclasses", "pickle", "lz4", "zstandard", "cryptography", "ctypes", "inspect"}
+unwanted = {"numpy", "asyncio", "multiprocessing", "dataclasses", "pickle", "lz4", "zstandard", "cryptography",
+"ctypes", "inspect"}
 assert not added & unwanted, added & unwanted
 with shmcomm.RingBufferChannel(4) as channel, shmcomm.SharedMemoryBuffer(4) as buffer:
     channel.send({"a": [1]})

@@ -55,7 +55,6 @@ def misuse(channel: RingBufferChannel[int]) -> None:
     channel.receive("1")  # type: ignore[arg-type]
     channel.capacity = 5  # type: ignore[misc]
     RingBufferChannel("4")  # type: ignore[arg-type]
-    RingBufferChannel(4, "name")  # type: ignore[arg-type]
     SharedObject().close()
 
 

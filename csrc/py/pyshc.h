@@ -20,8 +20,9 @@ typedef struct pyshc_handle pyshc_handle_t;
     X(Error)                                                                                                           \
     X(Full)                                                                                                            \
     X(Empty)                                                                                                           \
-    X(ShutDown) X(CorruptedError) X(LayoutError) X(MessageTooLargeError) X(LaggedError) X(BusyError)                   \
-        X(NotEncodableError) X(DecryptionError)
+    X(ShutDown)                                                                                                        \
+    X(CorruptedError) X(LayoutError) X(MessageTooLargeError) X(LaggedError) X(BusyError) X(NotEncodableError)          \
+        X(DecryptionError)
 
 struct pyshc_state {
 #define X(name) PyObject *name;

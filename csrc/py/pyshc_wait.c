@@ -12,7 +12,8 @@
 #define GLANCE_LOOKS 24
 
 /* In a stream, each look takes the cache line away from the partner, who is about to write it again: 30 ns to him on a
- * good day, 150 ns when the cores are far apart, for a message that costs 35. Looking away for a while finds several. */
+ * good day, 150 ns when the cores are far apart, for a message that costs 35. Looking away for a while finds
+ * several. */
 #define LULL_NS UINT64_C(1000)
 /* A stream may hide behind messages that are taken one by one, as fast as they come: look away now and then to find
  * out. */
