@@ -181,6 +181,11 @@ pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns)
         r = attempt_again(op);
         if (r == 0)
             learn_gain(op->spin, op->gained);
+        /* A word that changes all the time without helping us must not keep us from the deadline or from Ctrl-C. */
+        if (r == op->would_block && PyErr_CheckSignals() < 0)
+            return PYSHC_RAISED;
+        if (r == op->would_block && shc_os_now_ns() >= deadline_ns)
+            return r;
     }
     if (r != op->would_block || deadline_ns == 0)
         return r;
