@@ -33,9 +33,10 @@ def test_write_stdlib(size, sample, quick):
         memory.unlink()
 
 
-@by_size
-def test_write_floor(size, sample, quick):
+def test_write_floor(sample, quick):
+    """Only where the copy outweighs the call of NumPy."""
     pytest.importorskip("numpy")
+    size = SIZES["1MiB"]
     sample(f"buffer write of {size}", "floor", lambda: floors.memcpy(size, times(size, quick)))
 
 

@@ -1,6 +1,7 @@
 """Other processes for tests: one that runs what it is told, and small things to wait with."""
 
 import contextlib
+import ctypes
 import os
 import pickle
 import select
@@ -14,6 +15,7 @@ from pathlib import Path
 import shmcomm
 
 HERE = Path(__file__).resolve().parent
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 PATIENCE_S = 30.0  # a watchdog, never an expectation
 
 
@@ -146,6 +148,7 @@ def fork_worker(function, *arguments):
     pid = os.fork()
     if pid == 0:
         code = 1
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the tests are killed, nothing goes on without them
         try:
             function(*arguments)
             code = 0

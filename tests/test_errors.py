@@ -621,6 +621,35 @@ def test_a_file_that_may_not_be_opened():
         assert "ermission denied" in run_python(source).stdout
 
 
+def test_another_pid_namespace():
+    """There, the death of our processes could not be seen."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+    try:
+        able = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare command")
+    if able.returncode != 0:
+        pytest.skip(f"cannot make a PID namespace: {able.stderr.strip()}")
+    source = """
+import sys
+from shmcomm import RingBufferChannel, _core
+try:
+    RingBufferChannel.attach("outside")
+except PermissionError as error:
+    print(error)
+_core.collect_garbage()
+RingBufferChannel(4).close()
+"""
+    with RingBufferChannel(4, name="outside") as channel:
+        done = subprocess.run(
+            [*unshare, sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=30
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "another PID namespace" in done.stdout
+        assert path_of(channel).exists()
+        assert_usable(channel)
+
+
 # ---- the system has no more ----
 
 

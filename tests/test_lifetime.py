@@ -27,7 +27,7 @@ def left(name):
     return [path for path in (path_of(name), path_of(name + "b")) if path.exists()]
 
 
-STATES = ["open", "views", "reservation", "cycles", "finaliser", "daemons", "atexit"]
+STATES = ["open", "views", "reservation", "cycles", "finaliser", "daemons", "atexit", "late cycles"]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -41,7 +41,7 @@ def test_an_orderly_end(how, code, state):
         if "as planned" not in line and not line.startswith(("Traceback", "  File", "    raise"))
     ]
     assert errors == []
-    if state in ("finaliser", "daemons"):
+    if state in ("finaliser", "daemons", "late cycles"):
         _core.collect_garbage()
     assert left("orderly") == []
 

@@ -448,27 +448,34 @@ def test_garbage_collection_is_close(kind):
     assert not path_of("dropped").exists()
 
 
-def test_persist(kind):
-    with KINDS[kind](name="kept", persist=True) as made:
+@pytest.fixture
+def kept():
+    """The name of something persistent, which goes even if the test fails."""
+    yield "persistent"
+    path_of("persistent").unlink(missing_ok=True)
+
+
+def test_persist(kind, kept):
+    with KINDS[kind](name=kept, persist=True) as made:
         text = pickle.dumps(made)
-    assert path_of("kept").exists()
+    assert path_of(kept).exists()
     with pickle.loads(text) as again:
-        assert again.name == "kept"
+        assert again.name == kept
     with Peer() as peer:
-        peer("x = kind.attach('kept')", kind=TYPES[kind])
+        peer("x = kind.attach('persistent')", kind=TYPES[kind])
         peer.kill()
-    TYPES[kind].attach("kept").close()
+    TYPES[kind].attach(kept).close()
     with pytest.raises(FileExistsError):
-        KINDS[kind](name="kept")
-    with TYPES[kind].attach("kept") as again:
+        KINDS[kind](name=kept)
+    with TYPES[kind].attach(kept) as again:
         again.unlink()
-    assert not path_of("kept").exists()
+    assert not path_of(kept).exists()
 
 
-def test_persistent_content_stays():
-    with RingBufferChannel(4, name="kept", persist=True) as channel:
+def test_persistent_content_stays(kept):
+    with RingBufferChannel(4, name=kept, persist=True) as channel:
         channel.send_batch([1, [2]])
-    with RingBufferChannel.attach("kept") as channel:
+    with RingBufferChannel.attach(kept) as channel:
         assert channel.receive_batch(9) == [1, [2]]
         channel.unlink()
 

@@ -692,8 +692,7 @@ buffer_dealloc(PyObject *self)
         PyBuffer_Release(&b->foreign);
     if (is_foreign(b))
         shc_a32_store_relaxed(&b->h.closed, 2); /* nothing of ours to let go */
-    destructor base = (destructor)PyType_GetSlot(b->h.st->shared_object_type, Py_tp_dealloc);
-    base(self);
+    pyshc_handle_dealloc(self);
 }
 
 #define FAST(f) ((PyCFunction)(void (*)(void))(f))

@@ -21,8 +21,8 @@ typedef struct pyshc_handle pyshc_handle_t;
     X(Full)                                                                                                            \
     X(Empty)                                                                                                           \
     X(ShutDown)                                                                                                        \
-    X(CorruptedError) X(LayoutError) X(MessageTooLargeError) X(LaggedError) X(BusyError) X(NotEncodableError)          \
-        X(DecryptionError)
+    X(CorruptedError)                                                                                                  \
+    X(LayoutError) X(MessageTooLargeError) X(LaggedError) X(BusyError) X(NotEncodableError) X(DecryptionError)
 
 struct pyshc_state {
 #define X(name) PyObject *name;
@@ -46,9 +46,6 @@ pyshc_state_of(PyObject *module)
 {
     return (pyshc_state_t *)PyModule_GetState(module);
 }
-
-/* The state by an instance of one of our types or of a Python subclass of it. */
-pyshc_state_t *pyshc_state_of_type(PyTypeObject *type);
 
 /* ---- errors ---- */
 

@@ -148,13 +148,14 @@ raise_attach(pyshc_handle_t *h, int status, const pyshc_place_t *place, PyObject
 pyshc_handle_t *
 pyshc_handle_new(PyTypeObject *type)
 {
-    pyshc_state_t *st = pyshc_state_of_type(type);
-    if (st == NULL)
+    PyObject *module = PyType_GetModuleByDef(type, &pyshc_module);
+    if (module == NULL)
         return NULL;
     pyshc_handle_t *h = (pyshc_handle_t *)type->tp_alloc(type, 0);
     if (h == NULL)
         return NULL;
-    h->st = st;
+    h->module = Py_NewRef(module);
+    h->st = pyshc_state_of(module);
     h->spin_ns = UINT32_MAX;
     shc_a32_store_relaxed(&h->closed, 1); /* until it is filled */
     return h;
@@ -401,6 +402,7 @@ object_traverse(PyObject *self, visitproc visit, void *arg)
 {
     pyshc_handle_t *h = (pyshc_handle_t *)self;
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(h->module);
     Py_VISIT(h->foreign);
     return pyshc_codec_traverse(&h->codec, visit, arg);
 }
@@ -413,8 +415,8 @@ object_clear(PyObject *self)
     return 0;
 }
 
-static void
-object_dealloc(PyObject *self)
+void
+pyshc_handle_dealloc(PyObject *self)
 {
     pyshc_handle_t *h = (pyshc_handle_t *)self;
     PyTypeObject *type = Py_TYPE(self);
@@ -427,8 +429,10 @@ object_dealloc(PyObject *self)
     Py_XDECREF(h->name);
     Py_XDECREF(h->namespace);
     Py_XDECREF(h->directory);
+    PyObject *module = h->module;
     type->tp_free(self);
     Py_DECREF(type);
+    Py_DECREF(module);
 }
 
 PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
@@ -572,9 +576,9 @@ PyDoc_STRVAR(
     "Base of every named object in shared memory: name, closed, close(), unlink(), context manager, pickling by name.");
 
 static PyType_Slot object_slots[] = {
-    {Py_tp_doc, (void *)object_doc}, {Py_tp_traverse, object_traverse}, {Py_tp_clear, object_clear},
-    {Py_tp_dealloc, object_dealloc}, {Py_tp_repr, object_repr},         {Py_tp_methods, object_methods},
-    {Py_tp_getset, object_getset},   {Py_tp_members, object_members},   {0, NULL},
+    {Py_tp_doc, (void *)object_doc},       {Py_tp_traverse, object_traverse}, {Py_tp_clear, object_clear},
+    {Py_tp_dealloc, pyshc_handle_dealloc}, {Py_tp_repr, object_repr},         {Py_tp_methods, object_methods},
+    {Py_tp_getset, object_getset},         {Py_tp_members, object_members},   {0, NULL},
 };
 
 PyType_Spec pyshc_shared_object_spec = {

@@ -18,6 +18,7 @@ typedef struct pyshc_kind {
 
 struct pyshc_handle {
     PyObject_HEAD pyshc_state_t *st;
+    PyObject *module; /* whose state that is: kept to the last, since collected types forget their module */
     const pyshc_kind_t *kind;
     pyshc_shared_t *shared; /* NULL once let go */
     uint64_t epoch;         /* of the process that took `ends` */
@@ -42,6 +43,9 @@ typedef struct pyshc_creation {
 
 #define PYSHC_CREATION_NAMES "name", "mode", "persist", "directory", "max_participants"
 #define PYSHC_CREATION_COUNT 5
+
+/* For the dealloc of types with more members. */
+void pyshc_handle_dealloc(PyObject *self);
 
 /* An empty handle of a type or subclass; close it by dropping the reference if it is not filled. */
 pyshc_handle_t *pyshc_handle_new(PyTypeObject *type);

@@ -148,13 +148,6 @@ struct PyModuleDef pyshc_module = {
     .m_traverse = module_traverse,   .m_clear = module_clear,     .m_free = module_free,
 };
 
-pyshc_state_t *
-pyshc_state_of_type(PyTypeObject *type)
-{
-    PyObject *module = PyType_GetModuleByDef(type, &pyshc_module);
-    return module != NULL ? pyshc_state_of(module) : NULL;
-}
-
 PyMODINIT_FUNC PyInit__core(void);
 
 PyMODINIT_FUNC

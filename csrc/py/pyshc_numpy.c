@@ -61,6 +61,8 @@ pyshc_numpy_find(pyshc_state_t *st)
 int
 pyshc_numpy_import(pyshc_state_t *st)
 {
+    if (SHC_LIKELY(pyshc_numpy_find(st)))
+        return 0;
     PyObject *module = PyImport_ImportModule("numpy");
     if (module == NULL && PyErr_ExceptionMatches(PyExc_ModuleNotFoundError))
         PYSHC_RAISE_FROM_CURRENT(PyErr_Format(PyExc_ImportError,
@@ -275,11 +277,14 @@ pyshc_numpy_encode(pyshc_encoder_t *e, PyObject *obj)
 
 /* ---- receiving ---- */
 
-/* ndarray(shape, dtype, buffer, offset, strides, order) */
+/* ndarray(shape, dtype, buffer, offset, strides, order); the last three are mostly what NumPy takes anyway, and making
+ * objects of them costs as much as the array. */
 static PyObject *
 make_array(pyshc_state_t *st, PyObject *shape, PyObject *dtype, PyObject *buffer, bool fortran)
 {
-    return PyObject_CallFunction(st->codec.ndarray, "OOOiOs", shape, dtype, buffer, 0, Py_None, fortran ? "F" : "C");
+    if (SHC_LIKELY(!fortran))
+        return PyObject_CallFunctionObjArgs(st->codec.ndarray, shape, dtype, buffer, NULL);
+    return PyObject_CallFunction(st->codec.ndarray, "OOOiOs", shape, dtype, buffer, 0, Py_None, "F");
 }
 
 /* Copies into an array that nobody else has. */

@@ -157,10 +157,10 @@ def mutate_all():
     print(len(offsets) * MUTATIONS, "mutations", dict(sorted(seen.items())))
 
 
-def scribble(memory, size):
+def scribble(memory, size, parent):
     body = size - 4096 - 640
     shutdown = body + 528
-    while True:
+    while os.getppid() == parent:
         at = chance.choice(
             [
                 8 * chance.randrange(64, size // 8),
@@ -182,9 +182,11 @@ def scribble_over():
         made = shmcomm.RingBufferChannel(16, name="open", codec="native", buffer_size=4096, max_participants=4)
         path = Path(folder, "shmcomm.open")
         with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            parent = os.getpid()
             pid = os.fork()
             if pid == 0:
-                scribble(memory, path.stat().st_size)
+                scribble(memory, path.stat().st_size, parent)
+                os._exit(0)
             try:
                 for _ in range(20):
                     rounds += 1
