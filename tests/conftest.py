@@ -18,6 +18,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would all child processes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 NEED_NO_EXTENSION = {"test_c.py", "test_guard.py", "test_house.py", "test_setup.py"}
 GRACE_S = float(os.environ.get("SHMCOMM_TEST_GRACE", "5"))
 

@@ -35,32 +35,6 @@ cursors_fit(const shc_ring_t *ring, shc_ring_cursor_t head, shc_ring_cursor_t ta
     return units <= ring->units && messages <= ring->capacity && messages <= units && (messages != 0 || units == 0);
 }
 
-static inline uint64_t
-record_units(uint64_t length)
-{
-    return (length + SHC_RING_RECORD_HEAD + 7) >> 3;
-}
-
-static inline uint64_t
-record_head(const shc_ring_t *ring, uint64_t position, uint32_t length, uint8_t tag)
-{
-    uint32_t mark = (uint32_t)(position ^ ring->key) << 8 | tag;
-    return (uint64_t)length | (uint64_t)mark << 32;
-}
-
-static inline uint8_t *
-record_at(const shc_ring_t *ring, uint64_t position)
-{
-    return ring->data + ((position & (ring->units - 1)) << 3);
-}
-
-static inline void
-advance(shc_ring_cursor_t *cursor, uint64_t units, uint64_t messages)
-{
-    cursor->position = (cursor->position + units) & SHC_RING_POSITION_MASK;
-    cursor->count = (cursor->count + messages) & SHC_RING_COUNT_MASK;
-}
-
 static int
 validate(const shc_seg_id_t *id)
 {
@@ -122,9 +96,10 @@ load_producer(shc_ring_t *ring)
     shc_ring_cursor_t head = unpack(shc_a64_load_acquire(&ring->shm->head)); /* A2 */
     if (!cursors_fit(ring, head, tail))
         return SHC_E_CORRUPT;
-    ring->tail = tail;
+    ring->tail.position = tail.position;
+    ring->tail.count = rebuild_total(shc_a64_load_relaxed(&ring->shm->sent), tail.count);
     ring->head_copy = head;
-    ring->sent = rebuild_total(shc_a64_load_relaxed(&ring->shm->sent), tail.count);
+    ring->room_units = ring->claim_skip = 0;
     return 0;
 }
 
@@ -145,9 +120,9 @@ load_consumer(shc_ring_t *ring)
     shc_ring_cursor_t tail = unpack(shc_a64_load_acquire(&ring->shm->tail)); /* A1 */
     if (!cursors_fit(ring, head, tail))
         return SHC_E_CORRUPT;
-    ring->read = head;
+    ring->read.position = ring->run_end = head.position;
+    ring->read.count = rebuild_total(shc_a64_load_relaxed(&ring->shm->received), head.count);
     ring->tail_copy = tail;
-    ring->received = rebuild_total(shc_a64_load_relaxed(&ring->shm->received), head.count);
     ring->peak = shc_a64_load_relaxed(&ring->shm->peak);
     ring->hold_first = ring->hold_last = 0;
     return 0;
@@ -224,31 +199,29 @@ shc_ring_holder_pid(const shc_ring_t *ring, int end)
 
 /* ---- producer ---- */
 
-/* Units that a record may use at the tail without wrapping, and (*skip == 0) or after skipping to the start. */
+/* Units that a record which needs need_units may take: behind the tail, or (claim_skip != 0) at the start of the data. A
+ * skip that was not staged is thought over by the next claim: room_units 0 sends it here. */
 static uint64_t
-contiguous_units(const shc_ring_t *ring, uint64_t need, uint64_t *skip)
+place_record(shc_ring_t *ring, uint64_t need_units)
 {
     uint64_t free_units = ring->units - units_between(ring->head_copy.position, ring->tail.position);
     uint64_t to_end = ring->units - (ring->tail.position & (ring->units - 1));
-    *skip = 0;
-    if (free_units <= to_end)
-        return free_units;
-    if (to_end >= need)
-        return to_end;
-    *skip = to_end;
-    return free_units - to_end;
+    uint64_t here = free_units < to_end ? free_units : to_end;
+    bool wraps = free_units > to_end && to_end < need_units;
+    ring->claim_skip = wraps ? to_end : 0;
+    ring->room_units = wraps ? 0 : here;
+    ring->room_count = ring->tail.count + ring->capacity - messages_between(ring->head_copy.count, ring->tail.count);
+    return wraps ? free_units - to_end : here;
 }
 
-static inline bool
-claim_fits(shc_ring_t *ring, uint64_t need_units, uint64_t *units)
+static bool
+fits(shc_ring_t *ring, uint64_t need_units, uint64_t *room_units)
 {
-    if (messages_between(ring->head_copy.count, ring->tail.count) >= ring->capacity)
-        return false;
-    *units = contiguous_units(ring, need_units, &ring->claim_skip);
-    return *units >= need_units;
+    *room_units = place_record(ring, need_units);
+    return *room_units >= need_units && ring->tail.count != ring->room_count;
 }
 
-static SHC_NOINLINE int
+static int
 refresh_head(shc_ring_t *ring)
 {
     uint64_t word = shc_a64_load_acquire(&ring->shm->head); /* A2 */
@@ -260,40 +233,24 @@ refresh_head(shc_ring_t *ring)
     return 0;
 }
 
-int
-shc_ring_claim(shc_ring_t *ring, uint64_t need, uint8_t **dst, uint64_t *room)
+SHC_NOINLINE int
+shc_ring__make_room(shc_ring_t *ring, uint64_t need_units, uint64_t *room_units)
 {
-    if (SHC_UNLIKELY(shc_ring_shutdown_flags(ring) != 0))
-        return SHC_SHUTDOWN;
-    if (SHC_UNLIKELY(need > ring->payload_max))
-        return SHC_E_TOO_LARGE;
-    uint64_t need_units = record_units(need), units;
-    if (SHC_UNLIKELY(!claim_fits(ring, need_units, &units))) {
-        int r = refresh_head(ring);
-        if (r != 0)
-            return r;
-        if (!claim_fits(ring, need_units, &units))
-            return SHC_FULL;
-    }
-    uint64_t bytes = (units << 3) - SHC_RING_RECORD_HEAD;
-    *room = bytes < ring->payload_max ? bytes : ring->payload_max;
-    *dst = record_at(ring, ring->tail.position + ring->claim_skip) + SHC_RING_RECORD_HEAD;
-    return 0;
+    if (fits(ring, need_units, room_units))
+        return 0;
+    int r = refresh_head(ring);
+    if (r != 0)
+        return r;
+    return fits(ring, need_units, room_units) ? 0 : SHC_FULL;
 }
 
-void
-shc_ring_stage(shc_ring_t *ring, uint32_t length, uint8_t tag)
+SHC_COLD void
+shc_ring__stage_skip(shc_ring_t *ring)
 {
-    if (SHC_UNLIKELY(ring->claim_skip != 0)) {
-        uint64_t skip = record_head(ring, ring->tail.position, SHC_RING_SKIP, 0);
-        memcpy(record_at(ring, ring->tail.position), &skip, sizeof skip);
-        advance(&ring->tail, ring->claim_skip, 0);
-        ring->claim_skip = 0;
-    }
-    uint64_t head = record_head(ring, ring->tail.position, length, tag);
-    memcpy(record_at(ring, ring->tail.position), &head, sizeof head);
-    advance(&ring->tail, record_units(length), 1);
-    ring->sent++;
+    uint64_t skip = shc_ring_record_head(ring, ring->tail.position, SHC_RING_SKIP, 0);
+    memcpy(shc_ring_record_at(ring, ring->tail.position), &skip, sizeof skip);
+    ring->tail.position += ring->claim_skip;
+    (void)place_record(ring, 0);
 }
 
 /* ---- consumer ---- */
@@ -305,7 +262,7 @@ refresh_tail(shc_ring_t *ring)
     uint64_t word = shc_a64_load_acquire(&ring->shm->tail); /* A1 */
     shc_ring_cursor_t tail = unpack(word);
     ring->receive_watch.seen = word;
-    if (tail.position == ring->read.position && tail.count == ring->read.count)
+    if (word == shc_ring_word(ring->read))
         return SHC_EMPTY;
     if (!cursors_fit(ring, ring->read, tail))
         return SHC_E_CORRUPT;
@@ -324,77 +281,45 @@ empty_or_shutdown(shc_ring_t *ring)
     return r == SHC_EMPTY ? SHC_SHUTDOWN : r;
 }
 
-static int
-ensure_message(shc_ring_t *ring)
+/* How far the consumer may read without a look: to tail_copy, or to the end of the data if that comes first. */
+static void
+measure_run(shc_ring_t *ring)
 {
-    if (SHC_UNLIKELY(shc_ring_shutdown_flags(ring) & SHC_RING_IMMEDIATE))
-        return SHC_SHUTDOWN;
-    if (SHC_LIKELY(ring->read.count != ring->tail_copy.count))
-        return 0;
-    int r = refresh_tail(ring);
-    return r == SHC_EMPTY ? empty_or_shutdown(ring) : r;
+    uint64_t to_tail = units_between(ring->read.position, ring->tail_copy.position);
+    uint64_t to_end = ring->units - (ring->read.position & (ring->units - 1));
+    ring->run_end = ring->read.position + (to_tail < to_end ? to_tail : to_end);
 }
 
-static inline uint64_t
-load_record_head(const shc_ring_t *ring, uint64_t position)
+SHC_NOINLINE int
+shc_ring__find_run(shc_ring_t *ring)
 {
-    return shc_racy_u64(record_at(ring, position));
+    int r = 0;
+    if (units_between(ring->read.position, ring->tail_copy.position) == 0)
+        r = refresh_tail(ring);
+    if (r == SHC_EMPTY)
+        r = empty_or_shutdown(ring);
+    if (r == 0)
+        measure_run(ring);
+    return r;
 }
 
 /* Steps over the mark that fills the end of the data; a message must follow it. */
-static int
-skip_to_start(const shc_ring_t *ring, shc_ring_cursor_t *at, uint64_t *head)
+SHC_COLD int
+shc_ring__skip_to_start(shc_ring_t *ring, uint64_t head)
 {
-    uint64_t rest = ring->units - (at->position & (ring->units - 1));
-    if (*head != record_head(ring, at->position, SHC_RING_SKIP, 0) ||
-        rest >= units_between(at->position, ring->tail_copy.position))
+    uint64_t rest = ring->units - (ring->read.position & (ring->units - 1));
+    if (head != shc_ring_record_head(ring, ring->read.position, SHC_RING_SKIP, 0) ||
+        rest >= units_between(ring->read.position, ring->tail_copy.position))
         return SHC_E_CORRUPT;
-    advance(at, rest, 0);
-    *head = load_record_head(ring, at->position);
+    ring->read.position += rest;
+    measure_run(ring);
     return 0;
 }
 
-/* The record behind ring->read, which tail_copy covers. */
-static inline int
-read_record(const shc_ring_t *ring, shc_ring_message_t *msg)
+SHC_COLD void
+shc_ring__extend_hold(shc_ring_t *ring)
 {
-    shc_ring_cursor_t at = ring->read;
-    uint64_t head = load_record_head(ring, at.position);
-    if (SHC_UNLIKELY((uint32_t)head == SHC_RING_SKIP)) {
-        int r = skip_to_start(ring, &at, &head);
-        if (r != 0)
-            return r;
-    }
-    uint32_t length = (uint32_t)head;
-    uint8_t tag = (uint8_t)(head >> 32);
-    uint64_t units = record_units(length);
-    uint64_t to_end = ring->units - (at.position & (ring->units - 1));
-    bool sound = head == record_head(ring, at.position, length, tag) && length <= ring->payload_max &&
-                 units <= to_end && units <= units_between(at.position, ring->tail_copy.position);
-    if (SHC_UNLIKELY(!sound))
-        return SHC_E_CORRUPT;
-    msg->payload = record_at(ring, at.position) + SHC_RING_RECORD_HEAD;
-    msg->length = length;
-    msg->tag = tag;
-    msg->end = at;
-    advance(&msg->end, units, 1);
-    return 0;
-}
-
-int
-shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg)
-{
-    int r = ensure_message(ring);
-    return SHC_UNLIKELY(r != 0) ? r : read_record(ring, msg);
-}
-
-void
-shc_ring_consume(shc_ring_t *ring, const shc_ring_message_t *msg)
-{
-    ring->read = msg->end;
-    ring->received++;
-    if (SHC_UNLIKELY(ring->hold_first != ring->hold_last))
-        ring->holds[(ring->hold_last - 1) % SHC_RING_HOLDS].end = msg->end;
+    ring->holds[(ring->hold_last - 1) % SHC_RING_HOLDS].end = ring->read;
 }
 
 int
@@ -402,10 +327,9 @@ shc_ring_hold(shc_ring_t *ring, const shc_ring_message_t *msg, uint32_t *hold)
 {
     if (ring->hold_last - ring->hold_first == SHC_RING_HOLDS)
         return SHC_E_LEASES;
+    shc_ring__go_past(ring, msg);
     *hold = ring->hold_last++;
-    ring->holds[*hold % SHC_RING_HOLDS] = (shc_ring_hold_t){.end = msg->end, .released = false};
-    ring->read = msg->end;
-    ring->received++;
+    ring->holds[*hold % SHC_RING_HOLDS] = (shc_ring_hold_t){.end = ring->read, .released = false};
     return 0;
 }
 
@@ -424,8 +348,8 @@ shc_ring_settle_holds(shc_ring_t *ring)
         end = ring->holds[ring->hold_first++ % SHC_RING_HOLDS].end;
     if (ring->hold_first == first)
         return false;
-    shc_a64_store_release(&ring->shm->head, end.position | end.count << 40); /* R2 */
-    shc_a64_store_relaxed(&ring->shm->received, ring->received);
+    shc_a64_store_release(&ring->shm->head, shc_ring_word(end)); /* R2 */
+    shc_a64_store_relaxed(&ring->shm->received, end.count);
     return true;
 }
 
@@ -435,10 +359,11 @@ shc_ring_clear(shc_ring_t *ring)
     int r = refresh_tail(ring);
     if (r != 0)
         return r == SHC_EMPTY ? 0 : r;
-    uint64_t messages = messages_between(ring->read.count, ring->tail_copy.count);
-    shc_ring_message_t all = {.end = ring->tail_copy};
-    shc_ring_consume(ring, &all);
-    ring->received += messages - 1;
+    ring->read.position += units_between(ring->read.position, ring->tail_copy.position);
+    ring->read.count += messages_between(ring->read.count, ring->tail_copy.count);
+    ring->run_end = ring->read.position;
+    if (ring->hold_first != ring->hold_last)
+        shc_ring__extend_hold(ring);
     shc_ring_give_back(ring);
     return 0;
 }
@@ -477,18 +402,34 @@ shc_ring_held(const shc_ring_t *ring)
     return messages_between(head.count, ring->read.count);
 }
 
+static int
+read_at_rest(shc_ring_t *walk, shc_ring_message_t *msg)
+{
+    for (;;) {
+        measure_run(walk);
+        uint64_t head = shc_racy_u64(shc_ring_record_at(walk, walk->read.position));
+        if (shc_ring__read_record(walk, head, msg) == 0)
+            return 0;
+        int r = shc_ring__skip_to_start(walk, head);
+        if (r != 0)
+            return r;
+    }
+}
+
 int
 shc_ring_check(const shc_ring_t *ring)
 {
     shc_ring_t walk = *ring;
     int r = load_consumer(&walk);
-    while (r == 0 && walk.read.position != walk.tail_copy.position) {
+    while (r == 0 && units_between(walk.read.position, walk.tail_copy.position) != 0) {
         shc_ring_message_t msg;
-        r = read_record(&walk, &msg);
+        r = read_at_rest(&walk, &msg);
         if (r == 0)
-            walk.read = msg.end;
+            shc_ring__go_past(&walk, &msg);
     }
-    return r != 0 ? r : walk.read.count == walk.tail_copy.count ? 0 : SHC_E_CORRUPT;
+    if (r != 0)
+        return r;
+    return messages_between(walk.read.count, walk.tail_copy.count) == 0 ? 0 : SHC_E_CORRUPT;
 }
 
 const shc_seg_spec_t shc_ring_spec = {

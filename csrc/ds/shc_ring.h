@@ -69,15 +69,15 @@ enum {
 #define SHC_RING_HOLDS 64u
 
 typedef struct shc_ring_cursor {
-    uint64_t position; /* 8-byte units, modulo 2^40 */
-    uint64_t count;    /* messages, modulo 2^24 */
+    uint64_t position; /* 8-byte units */
+    uint64_t count;    /* messages */
 } shc_ring_cursor_t;
 
 typedef struct shc_ring_message {
     const uint8_t *payload;
     uint32_t length;
     uint8_t tag;
-    shc_ring_cursor_t end; /* behind the message */
+    uint64_t units; /* of its record */
 } shc_ring_message_t;
 
 typedef struct shc_ring_hold {
@@ -85,7 +85,13 @@ typedef struct shc_ring_hold {
     bool released;
 } shc_ring_hold_t;
 
-/* Process-private. Each end's part lies on lines of its own. */
+/* Process-private. Each end's part lies on lines of its own.
+ *
+ * An end's own cursor runs freely: only the low bits of both numbers are shared, and only they are compared. Its count
+ * is the total of messages, since a total whose low bits disagree with the shared count is mended at take.
+ *
+ * What an end may use without a look at the other follows from its cursor and its copy of the other's: room_units and
+ * room_count for the producer, run_end for the consumer. */
 typedef struct shc_ring {
     shc_ring_shm_t *shm;
     uint8_t *data;
@@ -97,15 +103,16 @@ typedef struct shc_ring {
     uint8_t pad0[SHC_HOT_PAD];
     /* producer */
     shc_ring_cursor_t tail;
+    uint64_t room_units; /* contiguous, behind tail; 0 while claim_skip is not */
+    uint64_t room_count; /* tail.count must not pass it */
+    uint64_t claim_skip; /* units to skip before the next record */
     shc_ring_cursor_t head_copy;
-    uint64_t sent;
-    uint64_t claim_skip; /* units to skip before the claimed record */
     shc_watch_t send_watch;
     uint8_t pad1[SHC_HOT_PAD];
     /* consumer */
     shc_ring_cursor_t read; /* behind the last message taken; ahead of head while messages are held */
+    uint64_t run_end;       /* position up to which records lie one behind the other: tail_copy or the end of the data */
     shc_ring_cursor_t tail_copy;
-    uint64_t received;
     uint64_t peak;
     shc_watch_t receive_watch;
     uint32_t hold_first, hold_last; /* free-running; holds[i % SHC_RING_HOLDS] */
@@ -133,13 +140,76 @@ void shc_ring_drop(shc_ring_t *ring, int end);
 /* The process that holds an end, 0 if none. */
 uint32_t shc_ring_holder_pid(const shc_ring_t *ring, int end);
 
+/* ---- records ---- */
+
+static SHC_ALWAYS_INLINE uint64_t
+shc_ring_record_units(uint64_t length)
+{
+    return (length + SHC_RING_RECORD_HEAD + 7) >> 3;
+}
+
+static SHC_ALWAYS_INLINE uint64_t
+shc_ring_record_head(const shc_ring_t *ring, uint64_t position, uint32_t length, uint8_t tag)
+{
+    uint32_t mark = (uint32_t)(position ^ ring->key) << 8 | tag;
+    return (uint64_t)length | (uint64_t)mark << 32;
+}
+
+static SHC_ALWAYS_INLINE uint8_t *
+shc_ring_record_at(const shc_ring_t *ring, uint64_t position)
+{
+    return ring->data + ((position & (ring->units - 1)) << 3);
+}
+
+/* The shared word for a cursor. */
+static SHC_ALWAYS_INLINE uint64_t
+shc_ring_word(shc_ring_cursor_t cursor)
+{
+    return (cursor.position & SHC_RING_POSITION_MASK) | cursor.count << 40;
+}
+
 /* ---- producer ---- */
 
+/* The slow half of claim: finds *room_units >= need_units. SHC_FULL, SHC_E_CORRUPT. */
+SHC_MUST_USE int shc_ring__make_room(shc_ring_t *ring, uint64_t need_units, uint64_t *room_units);
+
+/* The slow part of stage: marks the end of the data as skipped; the record comes behind it. */
+void shc_ring__stage_skip(shc_ring_t *ring);
+
 /* Finds contiguous room for a payload of at least `need` bytes. *room >= need is all that may be written at *dst. */
-SHC_MUST_USE int shc_ring_claim(shc_ring_t *ring, uint64_t need, uint8_t **dst, uint64_t *room);
+SHC_MUST_USE static SHC_ALWAYS_INLINE int
+shc_ring_claim(shc_ring_t *ring, uint64_t need, uint8_t **dst, uint64_t *room)
+{
+    if (SHC_UNLIKELY(shc_a32_load_relaxed(&ring->shm->shutdown) != 0))
+        return SHC_SHUTDOWN;
+    if (SHC_UNLIKELY(need > ring->payload_max))
+        return SHC_E_TOO_LARGE;
+    uint64_t units = shc_ring_record_units(need), room_units = ring->room_units;
+    if (SHC_UNLIKELY(units > room_units || ring->tail.count == ring->room_count)) {
+        int r = shc_ring__make_room(ring, units, &room_units);
+        if (r != 0)
+            return r;
+    }
+    uint64_t bytes = (room_units << 3) - SHC_RING_RECORD_HEAD;
+    *room = bytes < ring->payload_max ? bytes : ring->payload_max;
+    *dst = shc_ring_record_at(ring, ring->tail.position + ring->claim_skip) + SHC_RING_RECORD_HEAD;
+    return 0;
+}
 
 /* Writes the record's head behind which the payload stands. Not yet visible. */
-void shc_ring_stage(shc_ring_t *ring, uint32_t length, uint8_t tag);
+static SHC_ALWAYS_INLINE void
+shc_ring_stage(shc_ring_t *ring, uint32_t length, uint8_t tag)
+{
+    if (SHC_UNLIKELY(ring->claim_skip != 0))
+        shc_ring__stage_skip(ring);
+    uint64_t position = ring->tail.position, units = shc_ring_record_units(length);
+    uint64_t head = shc_ring_record_head(ring, position, length, tag);
+    uint8_t *record = shc_ring_record_at(ring, position);
+    ring->tail.position = position + units;
+    ring->tail.count++;
+    ring->room_units -= units;
+    memcpy(record, &head, sizeof head);
+}
 
 /* Messages that the consumer gave back between two values of send_watch.seen. */
 static inline uint64_t
@@ -152,15 +222,54 @@ shc_ring_freed(uint64_t before, uint64_t after)
 static SHC_ALWAYS_INLINE void
 shc_ring_publish(shc_ring_t *ring)
 {
-    uint64_t word = ring->tail.position | ring->tail.count << 40;
-    shc_a64_store_release(&ring->shm->tail, word); /* R1 */
-    shc_a64_store_relaxed(&ring->shm->sent, ring->sent);
+    shc_ring_cursor_t tail = ring->tail;
+    shc_ring_shm_t *shm = ring->shm;
+    shc_a64_store_release(&shm->tail, shc_ring_word(tail)); /* R1 */
+    shc_a64_store_relaxed(&shm->sent, tail.count);
 }
 
 /* ---- consumer ---- */
 
+/* The slow halves of front: looks for more; tells a skip mark from a record that cannot be. */
+SHC_MUST_USE int shc_ring__find_run(shc_ring_t *ring);
+SHC_MUST_USE int shc_ring__skip_to_start(shc_ring_t *ring, uint64_t head);
+
+/* The record at `read`, of which `head` was loaded once: 0, or SHC_AGAIN if it is no message. */
+static SHC_ALWAYS_INLINE int
+shc_ring__read_record(const shc_ring_t *ring, uint64_t head, shc_ring_message_t *msg)
+{
+    uint32_t length = (uint32_t)head;
+    uint8_t tag = (uint8_t)(head >> 32);
+    uint64_t units = shc_ring_record_units(length);
+    uint64_t position = ring->read.position;
+    if (SHC_UNLIKELY(units > ring->run_end - position || length > ring->payload_max ||
+                     head != shc_ring_record_head(ring, position, length, tag)))
+        return SHC_AGAIN;
+    msg->payload = shc_ring_record_at(ring, position) + SHC_RING_RECORD_HEAD;
+    msg->length = length;
+    msg->tag = tag;
+    msg->units = units;
+    return 0;
+}
+
 /* The oldest message not yet taken. */
-SHC_MUST_USE int shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg);
+SHC_MUST_USE static SHC_ALWAYS_INLINE int
+shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg)
+{
+    if (SHC_UNLIKELY(shc_a32_load_relaxed(&ring->shm->shutdown) & SHC_RING_IMMEDIATE))
+        return SHC_SHUTDOWN;
+    for (;;) {
+        int r = SHC_UNLIKELY(ring->read.position == ring->run_end) ? shc_ring__find_run(ring) : 0;
+        if (SHC_UNLIKELY(r != 0))
+            return r;
+        uint64_t head = shc_racy_u64(shc_ring_record_at(ring, ring->read.position));
+        if (SHC_LIKELY(shc_ring__read_record(ring, head, msg) == 0))
+            return 0;
+        r = shc_ring__skip_to_start(ring, head);
+        if (r != 0)
+            return r;
+    }
+}
 
 /* Messages known to be there and not taken. */
 static inline uint64_t
@@ -169,8 +278,24 @@ shc_ring_ahead(const shc_ring_t *ring)
     return (ring->tail_copy.count - ring->read.count) & SHC_RING_COUNT_MASK;
 }
 
+/* The newest hold ends where `read` stands, whatever was copied out since. */
+void shc_ring__extend_hold(shc_ring_t *ring);
+
+static SHC_ALWAYS_INLINE void
+shc_ring__go_past(shc_ring_t *ring, const shc_ring_message_t *msg)
+{
+    ring->read.position += msg->units;
+    ring->read.count++;
+}
+
 /* Goes past a message that has been copied out. Its space is free after give_back. */
-void shc_ring_consume(shc_ring_t *ring, const shc_ring_message_t *msg);
+static SHC_ALWAYS_INLINE void
+shc_ring_consume(shc_ring_t *ring, const shc_ring_message_t *msg)
+{
+    shc_ring__go_past(ring, msg);
+    if (SHC_UNLIKELY(ring->hold_first != ring->hold_last))
+        shc_ring__extend_hold(ring);
+}
 
 /* Goes past a message whose memory stays in use until the hold is marked released. SHC_E_LEASES: too many are held. */
 SHC_MUST_USE int shc_ring_hold(shc_ring_t *ring, const shc_ring_message_t *msg, uint32_t *hold);
@@ -187,9 +312,10 @@ shc_ring_give_back(shc_ring_t *ring)
 {
     if (SHC_UNLIKELY(ring->hold_first != ring->hold_last))
         return;
-    uint64_t word = ring->read.position | ring->read.count << 40;
-    shc_a64_store_release(&ring->shm->head, word); /* R2 */
-    shc_a64_store_relaxed(&ring->shm->received, ring->received);
+    shc_ring_cursor_t read = ring->read;
+    shc_ring_shm_t *shm = ring->shm;
+    shc_a64_store_release(&shm->head, shc_ring_word(read)); /* R2 */
+    shc_a64_store_relaxed(&shm->received, read.count);
 }
 
 /* Forgets everything that is published and not yet taken. */

@@ -159,11 +159,19 @@ t_pointer(const volatile void *x)
 
 void t_compare(const char *file, int line, const char *a_text, const char *b_text, t_number_t a, t_number_t b,
                t_op_t op);
-void t_check_ok(const char *file, int line, const char *text, int status);
+_Noreturn void t_fail_status(const char *file, int line, const char *text, int status);
 void t_check_str(const char *file, int line, const char *a_text, const char *b_text, const char *a, const char *b);
 void t_check_mem(const char *file, int line, const char *a_text, const char *b_text, const void *a, const void *b,
                  size_t n);
 _Noreturn void t_skip(const char *reason);
 _Noreturn __attribute__((format(printf, 3, 4))) void t_fail(const char *file, int line, const char *format, ...);
+
+/* Seen by the compiler, which then knows that out parameters are set behind it. */
+static inline void
+t_check_ok(const char *file, int line, const char *text, int status)
+{
+    if (status != 0)
+        t_fail_status(file, line, text, status);
+}
 
 #endif

@@ -103,13 +103,12 @@ t_compare(const char *file, int line, const char *a_text, const char *b_text, t_
 }
 
 void
-t_check_ok(const char *file, int line, const char *text, int status)
+t_fail_status(const char *file, int line, const char *text, int status)
 {
     const char *sentence = shc_status_sentence(status);
     if (sentence == NULL)
         sentence = status < 0 && status > -4096 ? strerror(-status) : "not a known status";
-    if (status != 0)
-        t_fail(file, line, "%s returned %d: %s", text, status, sentence);
+    t_fail(file, line, "%s returned %d: %s", text, status, sentence);
 }
 
 void

@@ -76,8 +76,8 @@ stage_next(shc_ring_t *ring, uint32_t length)
     int r = shc_ring_claim(ring, length, &dst, &room);
     if (r != 0)
         return r;
-    fill_message(dst, ring->sent, length);
-    shc_ring_stage(ring, length, (uint8_t)ring->sent);
+    fill_message(dst, ring->tail.count, length);
+    shc_ring_stage(ring, length, (uint8_t)ring->tail.count);
     return 0;
 }
 
@@ -260,15 +260,15 @@ drain(shc_ring_t *ring, const plan_t *plan, uint64_t end)
     shc_ring_message_t msg;
     int r;
     while ((r = shc_ring_front(ring, &msg)) == 0) {
-        SURVIVES(is_message(&msg, ring->received));
+        SURVIVES(is_message(&msg, ring->read.count));
         if (plan != NULL && !crash_is_double())
-            SURVIVES_EQ(msg.length, expected_length(plan, ring->received));
+            SURVIVES_EQ(msg.length, expected_length(plan, ring->read.count));
         shc_ring_consume(ring, &msg);
         give_back(ring);
     }
     SURVIVES_EQ(r, shc_ring_shutdown_flags(ring) ? SHC_SHUTDOWN : SHC_EMPTY);
     if (!(shc_ring_shutdown_flags(ring) & SHC_RING_IMMEDIATE))
-        SURVIVES_EQ(ring->received, end);
+        SURVIVES_EQ(ring->read.count, end);
 }
 
 /* All space is back: as many messages fit as into a new ring, and the longest one does. */
@@ -281,14 +281,14 @@ use_fully(shc_ring_t *from, shc_ring_t *to)
         n++;
     SURVIVES_EQ(r, SHC_FULL);
     SURVIVES_EQ(n, CAPACITY < UNITS ? CAPACITY : UNITS);
-    drain(to, NULL, from->sent);
+    drain(to, NULL, from->tail.count);
     SURVIVES_EQ(send_next(from, (uint32_t)from->payload_max), 0);
-    drain(to, NULL, from->sent);
+    drain(to, NULL, from->tail.count);
     shc_ring_backlog(to, &messages, &bytes);
     SURVIVES_EQ(messages, 0);
     SURVIVES_EQ(bytes, 0);
-    SURVIVES_EQ(shc_a64_load_relaxed(&from->shm->sent), from->sent);
-    SURVIVES_EQ(shc_a64_load_relaxed(&from->shm->received), from->sent);
+    SURVIVES_EQ(shc_a64_load_relaxed(&from->shm->sent), from->tail.count);
+    SURVIVES_EQ(shc_a64_load_relaxed(&from->shm->received), from->tail.count);
 }
 
 static void
@@ -303,15 +303,15 @@ producer_died(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *
     const plan_t *plan = plan_of(c);
     shc_ring_t *from = ring_of(survivor), *to = ring_of(peer);
     take_over(survivor, c);
-    SURVIVES(may_have_moved(plan, from->sent - plan->rolled - plan->filled));
+    SURVIVES(may_have_moved(plan, from->tail.count - plan->rolled - plan->filled));
     bool is_shut = shc_ring_shutdown_flags(from) != 0;
     if (is_shut)
         after_shutdown(from);
-    while (!is_shut && from->sent < plan->rolled + plan->filled + plan->count + 3)
-        if (send_next(from, plan->count == 1 && from->sent == plan->rolled + plan->filled ? plan->length
+    while (!is_shut && from->tail.count < plan->rolled + plan->filled + plan->count + 3)
+        if (send_next(from, plan->count == 1 && from->tail.count == plan->rolled + plan->filled ? plan->length
                                                                                           : SUCCESSOR_LENGTH) != 0)
             break;
-    drain(to, NULL, from->sent);
+    drain(to, NULL, from->tail.count);
     if (!is_shut)
         use_fully(from, to);
 }
@@ -322,14 +322,14 @@ consumer_died(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *
     const plan_t *plan = plan_of(c);
     shc_ring_t *from = ring_of(peer), *to = ring_of(survivor);
     take_over(survivor, c);
-    SURVIVES(may_have_moved(plan, to->received - plan->rolled));
+    SURVIVES(may_have_moved(plan, to->read.count - plan->rolled));
     bool is_shut = shc_ring_shutdown_flags(from) != 0;
     if (is_shut)
         after_shutdown(from);
     for (int i = 0; i < 3 && !is_shut; i++)
         if (send_next(from, SUCCESSOR_LENGTH) != 0)
             break;
-    drain(to, plan, from->sent);
+    drain(to, plan, from->tail.count);
     if (!is_shut)
         use_fully(from, to);
 }
@@ -571,7 +571,7 @@ receive_to_last(crash_party_t *party)
             continue;
         }
         CHECK_OK(r);
-        CHECK(is_message(&msg, ring->received));
+        CHECK(is_message(&msg, ring->read.count));
         shc_ring_consume(ring, &msg);
         give_back(ring);
     }
@@ -621,7 +621,7 @@ static void
 succeed_and_send_last(crash_party_t *parent)
 {
     CHECK_EQ(shc_ring_take(ring_of(parent), SHC_RING_PRODUCER), SHC_OWNER_DIED);
-    if (ring_of(parent)->sent == 0)
+    if (ring_of(parent)->tail.count == 0)
         send_last(parent);
 }
 
@@ -640,7 +640,7 @@ receive_one(crash_party_t *party)
     shc_ring_t *ring = ring_of(party);
     shc_ring_message_t msg;
     CHECK_OK(shc_ring_front(ring, &msg));
-    CHECK(is_message(&msg, ring->received));
+    CHECK(is_message(&msg, ring->read.count));
     shc_ring_consume(ring, &msg);
     give_back(ring);
 }
@@ -660,7 +660,7 @@ static void
 succeed_and_receive(crash_party_t *parent)
 {
     CHECK_EQ(shc_ring_take(ring_of(parent), SHC_RING_CONSUMER), SHC_OWNER_DIED);
-    if (ring_of(parent)->received == 0)
+    if (ring_of(parent)->read.count == 0)
         receive_one(parent);
 }
 
@@ -726,7 +726,7 @@ all_came(crash_party_t *parent)
     shc_ring_message_t msg;
     while (shc_ring_front(ring_of(parent), &msg) == 0)
         receive_one(parent);
-    CHECK_EQ(ring_of(parent)->received, 4);
+    CHECK_EQ(ring_of(parent)->read.count, 4);
 }
 
 static void
@@ -749,7 +749,7 @@ four_are_gone(crash_party_t *parent)
 {
     uint64_t messages, bytes;
     shc_ring_backlog(ring_of(parent), &messages, &bytes);
-    CHECK_EQ(ring_of(parent)->sent - messages, 4);
+    CHECK_EQ(ring_of(parent)->tail.count - messages, 4);
     CHECK_OK(shc_ring_check(ring_of(parent)));
 }
 

@@ -74,7 +74,7 @@ send_next(shc_ring_t *ring)
     if (r == SHC_SHUTDOWN)
         return r;
     MODEL_CHECK(r == 0);
-    uint64_t number = ring->sent;
+    uint64_t number = ring->tail.count;
     if (!plan.publishes_early)
         *dst = byte_of(number);
     shc_ring_stage(ring, LENGTH, (uint8_t)number);
@@ -94,9 +94,9 @@ produce(void)
     shc_ring_t *ring = &me()->ring;
     int r = shc_ring_take(ring, SHC_RING_PRODUCER);
     MODEL_CHECK(r == 0 || (r == SHC_OWNER_DIED && model_deaths() > 0));
-    MODEL_CHECK(ring->sent >= plan.published && ring->sent <= plan.published + 1);
-    plan.published = ring->sent;
-    while (ring->sent < MESSAGES)
+    MODEL_CHECK(ring->tail.count >= plan.published && ring->tail.count <= plan.published + 1);
+    plan.published = ring->tail.count;
+    while (ring->tail.count < MESSAGES)
         if (send_next(ring) != 0)
             return;
 }
@@ -110,9 +110,9 @@ consume(void)
     shc_ring_message_t msg;
     int r = shc_ring_take(ring, SHC_RING_CONSUMER);
     MODEL_CHECK(r == 0 || (r == SHC_OWNER_DIED && model_deaths() > 0));
-    MODEL_CHECK(ring->received >= plan.taken && ring->received <= plan.taken + 1);
-    plan.taken = ring->received;
-    while (ring->received < MESSAGES) {
+    MODEL_CHECK(ring->read.count >= plan.taken && ring->read.count <= plan.taken + 1);
+    plan.taken = ring->read.count;
+    while (ring->read.count < MESSAGES) {
         r = shc_ring_front(ring, &msg);
         if (r == SHC_EMPTY) {
             sleep_for(&ring->shm->items, &ring->receive_watch, ring);
@@ -120,7 +120,7 @@ consume(void)
         }
         if (r == SHC_SHUTDOWN) {
             MODEL_CHECK(plan.shut || model_deaths() > 0);
-            MODEL_CHECK(ring->received >= plan.shut_at);
+            MODEL_CHECK(ring->read.count >= plan.shut_at);
             return;
         }
         MODEL_CHECK(r == 0);
@@ -128,15 +128,15 @@ consume(void)
             shc_ring_consume(ring, &msg);
             shc_ring_give_back(ring);
             model_point("the payload");
-            MODEL_CHECK(msg.payload[0] == byte_of(ring->received - 1));
+            MODEL_CHECK(msg.payload[0] == byte_of(ring->read.count - 1));
             shc_event_notify_one(&ring->shm->space);
             continue;
         }
-        MODEL_CHECK(msg.tag == (uint8_t)ring->received && msg.length == LENGTH);
-        MODEL_CHECK(msg.payload[0] == byte_of(ring->received));
+        MODEL_CHECK(msg.tag == (uint8_t)ring->read.count && msg.length == LENGTH);
+        MODEL_CHECK(msg.payload[0] == byte_of(ring->read.count));
         shc_ring_consume(ring, &msg);
         shc_ring_give_back(ring);
-        plan.taken = ring->received;
+        plan.taken = ring->read.count;
         shc_event_notify_one(&ring->shm->space);
     }
 }
@@ -163,8 +163,8 @@ compete(void)
         MODEL_CHECK(r == 0 || (r == SHC_OWNER_DIED && model_deaths() > 0));
         MODEL_CHECK(plan.holder == 0 || model_is_dead(plan.holder - 1));
         plan.holder = model_self() + 1;
-        MODEL_CHECK(ring->sent >= plan.published && ring->sent <= plan.published + 1);
-        if (ring->sent < 2)
+        MODEL_CHECK(ring->tail.count >= plan.published && ring->tail.count <= plan.published + 1);
+        if (ring->tail.count < 2)
             MODEL_CHECK(send_next(ring) == 0);
         MODEL_CHECK(plan.holder == model_self() + 1);
         plan.holder = 0;
