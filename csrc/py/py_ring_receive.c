@@ -243,56 +243,121 @@ pyshc_ring_next(PyObject *self)
 
 /* ---- batches ---- */
 
+/* A list that is being filled; `room` items fit without a call. */
+typedef struct batch {
+    PyObject *list; /* NULL until something is expected */
+    Py_ssize_t room;
+} batch_t;
+
+/* More is not made room for at once, whatever is asked. */
+#define BATCH_ROOM_MAX 4096
+
+/* About how many messages are there; those that are held count, too. */
+static uint64_t
+backlog_of(const pyshc_handle_t *h)
+{
+    uint64_t messages, bytes;
+    shc_ring_backlog(&h->shared->ring, &messages, &bytes);
+    return messages;
+}
+
+static Py_ssize_t
+batch_size(const batch_t *batch)
+{
+    return batch->list != NULL ? PyList_GET_SIZE(batch->list) : 0;
+}
+
+/* Makes the list, for as many messages as seem to be there. The end is not entered: a collection may run. */
+static bool
+batch_begin(batch_t *batch, uint64_t expected, Py_ssize_t count)
+{
+    if (batch->list != NULL)
+        return true;
+    batch->room = expected < BATCH_ROOM_MAX ? (Py_ssize_t)expected : BATCH_ROOM_MAX;
+    batch->room = batch->room < count ? batch->room : count;
+    batch->list = PyList_New(batch->room);
+    if (batch->list == NULL)
+        return false;
+    Py_SET_SIZE(batch->list, 0);
+    return true;
+}
+
+/* Steals item. */
+static SHC_ALWAYS_INLINE bool
+batch_add(batch_t *batch, PyObject *item)
+{
+    Py_ssize_t size = PyList_GET_SIZE(batch->list);
+    if (SHC_LIKELY(size < batch->room)) {
+        PyList_SET_ITEM(batch->list, size, item);
+        Py_SET_SIZE(batch->list, size + 1);
+        return true;
+    }
+    int r = PyList_Append(batch->list, item);
+    Py_DECREF(item);
+    return r == 0;
+}
+
 /* Up to `count` plain values under one entry of the end; gives their space back once. Returns why it stopped. */
 static int
-receive_run(pyshc_handle_t *h, PyObject *list, Py_ssize_t count)
+receive_run(pyshc_handle_t *h, batch_t *batch, Py_ssize_t count)
 {
     shc_ring_message_t msg;
     pyshc_shared_t *shared = h->shared;
-    Py_ssize_t before = PyList_GET_SIZE(list);
+    Py_ssize_t before = PyList_GET_SIZE(batch->list), size = before;
     int r = pyshc_ring_enter(h, SHC_RING_CONSUMER);
     if (r != 0)
         return r;
-    while (r == 0 && PyList_GET_SIZE(list) < count) {
+    while (r == 0 && size < count) {
         PyObject *item;
         r = shc_ring_front(&shared->ring, &msg);
         if (r == 0)
             r = read_fast(h, &msg, &item);
         if (r != 0)
             break;
-        if (PyList_Append(list, item) < 0)
+        if (!batch_add(batch, item)) {
             r = PYSHC_RAISED;
-        else
-            shc_ring_consume(&shared->ring, &msg);
-        Py_DECREF(item);
+            break;
+        }
+        shc_ring_consume(&shared->ring, &msg);
+        size++;
     }
-    bool any = PyList_GET_SIZE(list) > before;
-    if (any)
+    if (size > before)
         shc_ring_give_back(&shared->ring);
     pyshc_ring_leave_receive(shared);
-    if (any)
+    if (size > before)
         shc_event_notify_one(&shared->ring.shm->space);
     return r;
 }
 
+/* One message of any kind, waiting if none is there. */
+static int
+receive_into(pyshc_handle_t *h, batch_t *batch, Py_ssize_t count, uint64_t deadline_ns)
+{
+    PyObject *item;
+    int r = receive_any(h, deadline_ns, true, false, &item);
+    if (r != 0)
+        return r;
+    if (batch_begin(batch, 1 + backlog_of(h), count))
+        return batch_add(batch, item) ? 0 : PYSHC_RAISED;
+    Py_DECREF(item);
+    return PYSHC_RAISED;
+}
+
 /* Waits for the first, takes the rest as they are there. */
 static int
-receive_all(pyshc_handle_t *h, PyObject *list, Py_ssize_t count, uint64_t deadline_ns)
+receive_all(pyshc_handle_t *h, batch_t *batch, Py_ssize_t count, uint64_t deadline_ns)
 {
     int r = 0;
-    while (r == 0 && PyList_GET_SIZE(list) < count) {
-        r = receive_run(h, list, count);
-        bool wait = r == SHC_EMPTY && PyList_GET_SIZE(list) == 0;
-        if (r != SHC_AGAIN && !wait)
-            break;
-        PyObject *item;
-        r = receive_any(h, wait ? deadline_ns : 0, true, false, &item);
-        if (r == 0) {
-            r = PyList_Append(list, item) < 0 ? PYSHC_RAISED : 0;
-            Py_DECREF(item);
-        }
+    while (r == 0 && batch_size(batch) < count) {
+        uint64_t expected = backlog_of(h);
+        if (expected != 0 && !batch_begin(batch, expected, count))
+            return PYSHC_RAISED;
+        r = expected != 0 ? receive_run(h, batch, count) : SHC_EMPTY;
+        bool wait = r == SHC_EMPTY && batch_size(batch) == 0;
+        if (r == SHC_AGAIN || wait)
+            r = receive_into(h, batch, count, wait ? deadline_ns : 0);
     }
-    bool some = PyList_GET_SIZE(list) > 0 && (r == SHC_EMPTY || r == SHC_SHUTDOWN);
+    bool some = batch_size(batch) > 0 && (r == SHC_EMPTY || r == SHC_SHUTDOWN);
     return some ? 0 : r;
 }
 
@@ -317,20 +382,16 @@ pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs
         !pyshc_parse_integer(values[0], "count", 1, PY_SSIZE_T_MAX, &count) ||
         !pyshc_parse_timeout(values[1], &deadline_ns))
         return NULL;
-    PyObject *list = PyList_New(0);
-    if (list == NULL)
+    batch_t batch = {NULL, 0};
+    if (!pyshc_handle_pin(h))
         return NULL;
-    if (!pyshc_handle_pin(h)) {
-        Py_DECREF(list);
-        return NULL;
-    }
-    int r = receive_all(h, list, (Py_ssize_t)count, deadline_ns);
+    int r = receive_all(h, &batch, (Py_ssize_t)count, deadline_ns);
     if (r != 0) {
         pyshc_ring_raise(h, r);
-        if (PyList_GET_SIZE(list) > 0)
-            keep_received(list);
-        Py_CLEAR(list);
+        if (batch_size(&batch) > 0)
+            keep_received(batch.list);
+        Py_CLEAR(batch.list);
     }
     pyshc_handle_unpin(h);
-    return list;
+    return batch.list;
 }
