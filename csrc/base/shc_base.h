@@ -36,6 +36,19 @@
 #define SHC_TSAN 0
 #endif
 
+/* A number that is this living thread's alone in its process. */
+static SHC_ALWAYS_INLINE uintptr_t
+shc_thread_number(void)
+{
+#if defined(__x86_64__)
+    uintptr_t number;
+    __asm__("mov %%fs:0, %0" : "=r"(number));
+    return number;
+#else
+    return (uintptr_t)__builtin_thread_pointer();
+#endif
+}
+
 /* A word that one process stores and another polls sits alone on SHC_HOT_PAD bytes: two 64-byte lines, because x86
  * prefetches lines in pairs and some arm64 parts have 128-byte lines. */
 #define SHC_CACHE_LINE 64

@@ -111,7 +111,7 @@ typedef struct shc_ring {
     uint8_t pad1[SHC_HOT_PAD];
     /* consumer */
     shc_ring_cursor_t read; /* behind the last message taken; ahead of head while messages are held */
-    uint64_t run_end;       /* position up to which records lie one behind the other: tail_copy or the end of the data */
+    uint64_t run_end; /* position up to which records lie one behind the other: tail_copy or the end of the data */
     shc_ring_cursor_t tail_copy;
     uint64_t peak;
     shc_watch_t receive_watch;

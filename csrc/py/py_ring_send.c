@@ -20,22 +20,32 @@ publish(pyshc_shared_t *shared)
 
 /* ---- plain values: no preparation, size known before ---- */
 
-/* 0, SHC_FULL, SHC_E_TOO_LARGE, ..., PYSHC_RAISED; SHC_AGAIN: not a plain value. The end is entered. */
+static SHC_ALWAYS_INLINE int
+stage_plain(shc_ring_t *ring, PyObject *obj, size_t length, uint8_t tag)
+{
+    uint8_t *dst;
+    uint64_t room;
+    int r = shc_ring_claim(ring, length, &dst, &room);
+    if (SHC_UNLIKELY(r != 0))
+        return r;
+    pyshc_fast_write(obj, tag, dst, length);
+    shc_ring_stage(ring, (uint32_t)length, tag);
+    return 0;
+}
+
+/* 0, SHC_FULL, SHC_E_TOO_LARGE, ..., PYSHC_RAISED; SHC_AGAIN: not a plain value. The end is entered. For bytes the
+ * compiler knows the tag. */
 static SHC_ALWAYS_INLINE int
 stage_fast(pyshc_handle_t *h, PyObject *obj)
 {
     size_t length;
     uint8_t tag;
-    uint8_t *dst;
-    uint64_t room;
+    shc_ring_t *ring = &h->shared->ring;
     if (!pyshc_fast_size(&h->codec, obj, &length, &tag))
         return SHC_AGAIN;
-    int r = shc_ring_claim(&h->shared->ring, length, &dst, &room);
-    if (SHC_UNLIKELY(r != 0))
-        return r;
-    pyshc_fast_write(obj, tag, dst, length);
-    shc_ring_stage(&h->shared->ring, (uint32_t)length, tag);
-    return 0;
+    if (SHC_LIKELY(tag == SHC_WIRE_BYTES))
+        return stage_plain(ring, obj, length, SHC_WIRE_BYTES);
+    return stage_plain(ring, obj, length, tag);
 }
 
 static SHC_ALWAYS_INLINE int

@@ -2,8 +2,6 @@
 
 #include "os/shc_os.h"
 
-_Thread_local char pyshc_thread_mark;
-
 bool
 pyshc_mutex_wait(pyshc_mutex_t *mutex)
 {
@@ -12,13 +10,9 @@ pyshc_mutex_wait(pyshc_mutex_t *mutex)
                         "reentrant call: this end of the channel is in use further up in the same thread");
         return false;
     }
-    uint64_t nobody;
-    Py_BEGIN_ALLOW_THREADS do
-    {
-        shc_os_yield();
-        nobody = 0;
-    }
-    while (!shc_a64_cas_acquire(&mutex->owner, &nobody, pyshc_thread_id()))
-        ; /* A1 */
-    Py_END_ALLOW_THREADS return true;
+    do {
+        Py_BEGIN_ALLOW_THREADS shc_os_yield();
+        Py_END_ALLOW_THREADS
+    } while (!pyshc_mutex_try(mutex));
+    return true;
 }

@@ -1,10 +1,11 @@
 /* A process-private lock for the few instructions around one end of a channel.
  *
- * With the interpreter lock it is never contended, unless a holder lets the interpreter lock go (a NumPy call while
- * decoding); then, between interpreters, and in free-threaded builds, a waiter detaches and yields until the holder
- * is done. The holder may need the interpreter lock to finish, so nobody waits here while attached. It knows its
- * owner: a finaliser or signal handler that re-enters the same end in the same thread gets a RuntimeError instead of
- * a deadlock. A forked child resets it.
+ * With the interpreter lock a look and a store are one step, and it is never contended, unless a holder lets the
+ * interpreter lock go (a NumPy call while decoding): handles that share it belong to one interpreter
+ * (pyshc_shared.h). Only free-threaded builds need a compare-and-swap. A waiter detaches and yields until the holder is
+ * done: the holder may need the interpreter lock to finish, so nobody waits here while attached. It knows its owner: a
+ * finaliser or signal handler that re-enters the same end in the same thread gets a RuntimeError instead of a
+ * deadlock. A forked child resets it.
  *
  * Pairs: A1 <- R1, the private cursors of the end. */
 #ifndef PYSHC_MUTEX_H
@@ -13,27 +14,30 @@
 #include "py/pyshc.h"
 
 typedef struct pyshc_mutex {
-    shc_a64_t owner; /* 0, or a number that is this thread's alone */
+    shc_a64_t owner; /* 0, or the number of its thread */
 } pyshc_mutex_t;
-
-extern _Thread_local char pyshc_thread_mark;
-
-static SHC_ALWAYS_INLINE uint64_t
-pyshc_thread_id(void)
-{
-    return (uint64_t)(uintptr_t)&pyshc_thread_mark;
-}
 
 /* Slow half; false with RuntimeError set if this thread holds it. */
 bool pyshc_mutex_wait(pyshc_mutex_t *mutex);
 
 static SHC_ALWAYS_INLINE bool
+pyshc_mutex_try(pyshc_mutex_t *mutex)
+{
+#ifdef Py_GIL_DISABLED
+    uint64_t nobody = 0;
+    return shc_a64_cas_acquire(&mutex->owner, &nobody, shc_thread_number()); /* A1 */
+#else
+    if (SHC_UNLIKELY(shc_a64_load_relaxed(&mutex->owner) != 0))
+        return false;
+    shc_a64_store_relaxed(&mutex->owner, shc_thread_number());
+    return true;
+#endif
+}
+
+static SHC_ALWAYS_INLINE bool
 pyshc_mutex_lock(pyshc_mutex_t *mutex)
 {
-    uint64_t nobody = 0;
-    if (SHC_LIKELY(shc_a64_cas_acquire(&mutex->owner, &nobody, pyshc_thread_id()))) /* A1 */
-        return true;
-    return pyshc_mutex_wait(mutex);
+    return SHC_LIKELY(pyshc_mutex_try(mutex)) ? true : pyshc_mutex_wait(mutex);
 }
 
 static SHC_ALWAYS_INLINE void
@@ -45,7 +49,7 @@ pyshc_mutex_unlock(pyshc_mutex_t *mutex)
 static SHC_ALWAYS_INLINE bool
 pyshc_mutex_is_mine(const pyshc_mutex_t *mutex)
 {
-    return shc_a64_load_relaxed(&mutex->owner) == pyshc_thread_id();
+    return shc_a64_load_relaxed(&mutex->owner) == shc_thread_number();
 }
 
 #endif

@@ -119,6 +119,7 @@ pyshc_place_resolve(PyObject *name, PyObject *namespace, PyObject *directory, py
         return false;
     pyshc_place_prefix(namespace, prefix, sizeof prefix);
     PyOS_snprintf(place->file, sizeof place->file, "%s%s", prefix, PyUnicode_AsUTF8(name));
+    place->interpreter = PyInterpreterState_GetID(PyInterpreterState_Get());
     return true;
 }
 

@@ -86,10 +86,10 @@ remember(pyshc_shared_t *shared)
 }
 
 static pyshc_shared_t *
-find(uint64_t dev, uint64_t ino)
+find(int64_t interpreter, uint64_t dev, uint64_t ino)
 {
     pyshc_shared_t *shared = registry;
-    while (shared != NULL && (shared->seg.dev != dev || shared->seg.ino != ino))
+    while (shared != NULL && (shared->interpreter != interpreter || shared->seg.dev != dev || shared->seg.ino != ino))
         shared = shared->next;
     return shared;
 }
@@ -100,6 +100,7 @@ allocate(const pyshc_place_t *place)
     pyshc_shared_t *shared = calloc(1, sizeof *shared);
     if (shared == NULL)
         return NULL;
+    shared->interpreter = place->interpreter;
     shared->directory = strdup(place->directory);
     shared->file = strdup(place->file);
     if (shared->directory != NULL && shared->file != NULL)
@@ -168,7 +169,7 @@ static int
 attach_located(int dir_fd, const pyshc_place_t *place, const shc_seg_spec_t *spec, int fd,
                const shc_os_file_info_t *info, void (*bind)(pyshc_shared_t *), pyshc_shared_t **out)
 {
-    pyshc_shared_t *known = find(info->dev, info->ino);
+    pyshc_shared_t *known = find(place->interpreter, info->dev, info->ino);
     if (known != NULL) {
         shc_os_close(fd);
         if (known->seg.spec != spec)

@@ -1,7 +1,8 @@
 /* A segment as this process has it open: one mapping, one participant slot and one private state per structure,
- * however many Python handles, leases and views lead to it.
+ * however many Python handles, leases and views lead to it. Interpreters of one process share nothing but the registry:
+ * each is a participant of its own, so that one interpreter lock guards all that is private here.
  *
- * A registry, keyed by (device, inode), finds the segment when it is opened again in the same process. Two counts
+ * A registry, keyed by (interpreter, device, inode), finds the segment when it is opened again. Two counts
  * decide its life:
  *   users    open handles, and leases that hold an end. At 0 the process stops being a participant (the last one out
  *            removes the name) and the segment leaves the registry.
@@ -30,6 +31,7 @@ typedef struct pyshc_spin {
 
 typedef struct pyshc_shared {
     struct pyshc_shared *next;
+    int64_t interpreter;
     shc_seg_t seg;
     uint32_t users;
     uint32_t exports;
@@ -52,10 +54,11 @@ typedef struct pyshc_shared {
     uint8_t pad1[SHC_HOT_PAD];
 } pyshc_shared_t;
 
-/* Where a segment's file lies. */
+/* Where a segment's file lies, and who asks. */
 typedef struct pyshc_place {
     char *directory; /* absolute; PyMem */
     char file[SHC_SEG_FILE_MAX + 1];
+    int64_t interpreter;
 } pyshc_place_t;
 
 extern shc_self_t pyshc_self;

@@ -308,8 +308,9 @@ producer_died(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *
     if (is_shut)
         after_shutdown(from);
     while (!is_shut && from->tail.count < plan->rolled + plan->filled + plan->count + 3)
-        if (send_next(from, plan->count == 1 && from->tail.count == plan->rolled + plan->filled ? plan->length
-                                                                                          : SUCCESSOR_LENGTH) != 0)
+        if (send_next(from, plan->count == 1 && from->tail.count == plan->rolled + plan->filled
+                                ? plan->length
+                                : SUCCESSOR_LENGTH) != 0)
             break;
     drain(to, NULL, from->tail.count);
     if (!is_shut)
