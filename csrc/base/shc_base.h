@@ -12,8 +12,15 @@
 #define SHC_UNUSED __attribute__((unused))
 #define SHC_LIKELY(x) __builtin_expect(!!(x), 1)
 #define SHC_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define SHC_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
 #define SHC_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Asks for a line that is about to be written, so that the store need not wait for it. The builtin is no help on x86:
+ * without a flag for newer CPUs it asks for the line to be read. Where prefetchw is unknown it does nothing. */
+#if defined(__x86_64__)
+#define SHC_PREFETCH_WRITE(p) __asm__("prefetchw %0" : : "m"(*(const char *)(p)))
+#else
+#define SHC_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
+#endif
 
 /* Instructions beyond the baseline: a function may use them after asking the CPU (x86) or because the build promised
  * them (arm64). */

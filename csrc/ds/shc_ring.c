@@ -199,8 +199,8 @@ shc_ring_holder_pid(const shc_ring_t *ring, int end)
 
 /* ---- producer ---- */
 
-/* Units that a record which needs need_units may take: behind the tail, or (claim_skip != 0) at the start of the data. A
- * skip that was not staged is thought over by the next claim: room_units 0 sends it here. */
+/* Units that a record which needs need_units may take: behind the tail, or (claim_skip != 0) at the start of the data.
+ * A skip that was not staged is thought over by the next claim: room_units 0 sends it here. */
 static uint64_t
 place_record(shc_ring_t *ring, uint64_t need_units)
 {

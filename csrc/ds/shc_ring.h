@@ -68,6 +68,11 @@ enum {
 #define SHC_RING_COUNT_MASK ((UINT64_C(1) << 24) - 1)
 #define SHC_RING_HOLDS 64u
 
+/* So far ahead of its tail the producer asks for the line that it will write. The consumer has read it, and a store to
+ * it would wait until it came over: with the fence behind each publication, 100 ns a message where the cores are far
+ * apart, and 30 when the line is asked for a dozen messages before. */
+#define SHC_RING_AHEAD_UNITS 128u
+
 typedef struct shc_ring_cursor {
     uint64_t position; /* 8-byte units */
     uint64_t count;    /* messages */
@@ -209,6 +214,8 @@ shc_ring_stage(shc_ring_t *ring, uint32_t length, uint8_t tag)
     ring->tail.count++;
     ring->room_units -= units;
     memcpy(record, &head, sizeof head);
+    if (SHC_LIKELY(ring->room_units > SHC_RING_AHEAD_UNITS))
+        SHC_PREFETCH_WRITE(record + SHC_RING_AHEAD_UNITS * 8);
 }
 
 /* Messages that the consumer gave back between two values of send_watch.seen. */
@@ -269,6 +276,13 @@ shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg)
         if (r != 0)
             return r;
     }
+}
+
+/* Whether front will look at the producer's line. */
+static SHC_ALWAYS_INLINE bool
+shc_ring_must_look(const shc_ring_t *ring)
+{
+    return ring->read.position == ring->run_end;
 }
 
 /* Messages known to be there and not taken. */

@@ -129,8 +129,9 @@ receive_any(pyshc_handle_t *h, uint64_t deadline_ns, bool copy, bool peek, PyObj
     return receive_once(&op, deadline_ns, result);
 }
 
+/* gained: NULL, or how many messages a look found. */
 static SHC_ALWAYS_INLINE int
-receive_fast(pyshc_handle_t *h, PyObject **result)
+receive_fast(pyshc_handle_t *h, PyObject **result, uint64_t *gained)
 {
     shc_ring_message_t msg;
     pyshc_shared_t *shared = h->shared;
@@ -138,6 +139,8 @@ receive_fast(pyshc_handle_t *h, PyObject **result)
     if (SHC_UNLIKELY(r != 0))
         return r;
     r = shc_ring_front(&shared->ring, &msg);
+    if (gained != NULL)
+        *gained = shc_ring_ahead(&shared->ring);
     if (SHC_LIKELY(r == 0))
         r = read_fast(h, &msg, result);
     if (SHC_LIKELY(r == 0)) {
@@ -150,10 +153,28 @@ receive_fast(pyshc_handle_t *h, PyObject **result)
     return r;
 }
 
+/* What is known to be there has been taken. */
+static SHC_NOINLINE int
+receive_looking(pyshc_handle_t *h, uint64_t deadline_ns, PyObject **result)
+{
+    uint64_t gained = 0;
+    pyshc_spin_t *spin = &h->shared->receive_spin;
+    if (deadline_ns != 0)
+        pyshc_before_look(spin, deadline_ns);
+    int r = receive_fast(h, result, &gained);
+    if (SHC_LIKELY(r == 0 || r == SHC_AGAIN))
+        pyshc_after_look(spin, gained);
+    return r;
+}
+
 static SHC_ALWAYS_INLINE int
 receive_one(pyshc_handle_t *h, uint64_t deadline_ns, PyObject **result)
 {
-    int r = receive_fast(h, result);
+    int r;
+    if (SHC_UNLIKELY(shc_ring_must_look(&h->shared->ring)))
+        r = receive_looking(h, deadline_ns, result);
+    else
+        r = receive_fast(h, result, NULL);
     if (SHC_UNLIKELY(r == SHC_AGAIN || (r == SHC_EMPTY && deadline_ns != 0)))
         r = receive_any(h, deadline_ns, true, false, result);
     return r;

@@ -21,12 +21,14 @@
 #include "ds/shc_buffer.h"
 #include "ds/shc_ring.h"
 
-/* What waits on one end lately were like. Private to the process; only how it spins depends on it. */
+/* What looks at the partner's line and waits for it were like lately. Private to the process; only when an end looks
+ * and how long it spins depends on it. */
 typedef struct pyshc_spin {
-    uint32_t average_ns; /* how long they took, when spinning was enough; 0: none yet */
+    uint32_t average_ns; /* how long waits took, when spinning was enough; 0: none yet */
     uint32_t cpus;       /* that this process might run on, when last asked; 0: never asked */
-    uint32_t singles;    /* how many in a row brought one message, or room for one */
-    bool streaming;      /* the last one brought several */
+    uint32_t singles;    /* how many looks in a row found one message, or room for one */
+    bool streaming;      /* the last one found several */
+    uint64_t looked_ns;  /* when the last look of a stream began */
 } pyshc_spin_t;
 
 typedef struct pyshc_shared {

@@ -1,7 +1,7 @@
 #include "py/pyshc_wait.h"
 
 /* Spinning attached costs other threads the interpreter; detaching and attaching again costs about 80 ns. */
-#define ATTACHED_SPIN_NS UINT64_C(2000)
+#define ATTACHED_SPIN_NS UINT64_C(3000)
 #define SPIN_START_NS UINT32_C(10000)
 #define SPIN_MAX_NS UINT64_C(50000)
 /* Never learn to stop looking: a partner that answers fast again must be noticed. Sleeping costs more than this. */
@@ -11,11 +11,9 @@
  * where pausing is slow. */
 #define GLANCE_LOOKS 24
 
-/* In a stream, each look takes the cache line away from the partner, who is about to write it again: 30 ns to him on a
- * good day, 150 ns when the cores are far apart, for a message that costs 35. Looking away for a while finds
- * several. */
-#define LULL_NS UINT64_C(1000)
-/* A stream may hide behind messages that are taken one by one, as fast as they come: look away now and then to find
+/* How far apart the looks of a stream begin, for whoever may wait. */
+#define STAND_OFF_NS UINT64_C(2000)
+/* A stream may hide behind messages that are taken one by one, as fast as they come: stand off now and then to find
  * out. */
 #define SINGLES_MAX 32
 
@@ -58,7 +56,24 @@ learn(pyshc_spin_t *spin, uint64_t waited_ns)
 }
 
 static void
-learn_gain(pyshc_spin_t *spin, uint64_t gained)
+stand_off(pyshc_spin_t *spin, uint64_t now, uint64_t end)
+{
+    for (; now < end; now = shc_os_now_ns())
+        shc_pause();
+    spin->looked_ns = now;
+}
+
+void
+pyshc_before_look(pyshc_spin_t *spin, uint64_t deadline_ns)
+{
+    if (!spin->streaming)
+        return;
+    uint64_t end = spin->looked_ns + STAND_OFF_NS;
+    stand_off(spin, shc_os_now_ns(), end < deadline_ns ? end : deadline_ns);
+}
+
+void
+pyshc_after_look(pyshc_spin_t *spin, uint64_t gained)
 {
     spin->singles = gained > 1 ? 0 : spin->singles + 1;
     spin->streaming = gained > 1 || spin->singles == SINGLES_MAX;
@@ -66,21 +81,14 @@ learn_gain(pyshc_spin_t *spin, uint64_t gained)
         spin->singles = 0;
 }
 
-static void
-look_away(uint64_t end_ns)
-{
-    while (shc_os_now_ns() < end_ns)
-        shc_pause();
-}
-
 static bool
 spin_for(const pyshc_operation_t *op, uint64_t budget, uint64_t deadline_ns)
 {
     uint64_t start = shc_os_now_ns();
     uint64_t end = start + budget < deadline_ns ? start + budget : deadline_ns;
-    uint64_t attached_end = start + ATTACHED_SPIN_NS < end ? start + ATTACHED_SPIN_NS : end;
     if (op->spin->streaming)
-        look_away(start + LULL_NS < end ? start + LULL_NS : end);
+        stand_off(op->spin, start, start + STAND_OFF_NS < end ? start + STAND_OFF_NS : end);
+    uint64_t attached_end = start + ATTACHED_SPIN_NS < end ? start + ATTACHED_SPIN_NS : end;
     bool changed = look_until(&op->watch, attached_end);
     if (!changed && attached_end < end) {
         Py_BEGIN_ALLOW_THREADS changed = look_until(&op->watch, end);
@@ -180,7 +188,7 @@ pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns)
     while (r == op->would_block && deadline_ns != 0 && spin(op, deadline_ns)) {
         r = attempt_again(op);
         if (r == 0)
-            learn_gain(op->spin, op->gained);
+            pyshc_after_look(op->spin, op->gained);
         /* A word that changes all the time without helping us must not keep us from the deadline or from Ctrl-C. */
         if (r == op->would_block && PyErr_CheckSignals() < 0)
             return PYSHC_RAISED;
