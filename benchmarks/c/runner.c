@@ -45,13 +45,6 @@ bench_fail(const char *what, long status)
     _exit(1);
 }
 
-void
-bench_ok(const char *what, int status)
-{
-    if (status != 0)
-        bench_fail(what, status);
-}
-
 /* ---- segments and processes ---- */
 
 static unsigned

@@ -32,7 +32,12 @@ _Noreturn void bench_fail(const char *what, long status);
 #define BENCH_OK(call) bench_ok(#call, (call))
 #define BENCH_CHECK(cond) ((cond) ? (void)0 : bench_fail(#cond, 0))
 
-void bench_ok(const char *what, int status);
+static inline void
+bench_ok(const char *what, int status)
+{
+    if (status != 0)
+        bench_fail(what, status);
+}
 
 /* Segments in a folder of the program's own, which goes with it; at most BENCH_SEGMENTS are open at once. */
 #define BENCH_SEGMENTS 2

@@ -107,7 +107,7 @@ static void
 consume(void)
 {
     shc_ring_t *ring = &me()->ring;
-    shc_ring_message_t msg;
+    shc_ring_message_t msg = {.payload = NULL};
     int r = shc_ring_take(ring, SHC_RING_CONSUMER);
     MODEL_CHECK(r == 0 || (r == SHC_OWNER_DIED && model_deaths() > 0));
     MODEL_CHECK(ring->read.count >= plan.taken && ring->read.count <= plan.taken + 1);
