@@ -175,7 +175,8 @@ reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t dea
                                   .handle = h,
                                   .would_block = SHC_FULL,
                                   .event = &h->shared->ring.shm->space,
-                                  .spin = &h->shared->send_spin};
+                                  .spin = &h->shared->send_spin,
+                                  .pace = &h->shared->send_pace};
     int status = pyshc_wait(&op.base, deadline_ns);
     if (status == 0) {
         r->status = OPEN;

@@ -117,7 +117,8 @@ receive_any(pyshc_handle_t *h, uint64_t deadline_ns, bool copy, bool peek, PyObj
                                   .handle = h,
                                   .would_block = SHC_EMPTY,
                                   .event = &h->shared->ring.shm->items,
-                                  .spin = &h->shared->receive_spin};
+                                  .spin = &h->shared->receive_spin,
+                                  .pace = &h->shared->receive_pace};
     op.copy = copy;
     op.peek = peek;
     op.lease = NULL;
@@ -153,17 +154,16 @@ receive_fast(pyshc_handle_t *h, PyObject **result, uint64_t *gained)
     return r;
 }
 
-/* What is known to be there has been taken. */
+/* What is known to be there has been taken; the caller may wait. */
 static SHC_NOINLINE int
 receive_looking(pyshc_handle_t *h, uint64_t deadline_ns, PyObject **result)
 {
     uint64_t gained = 0;
-    pyshc_spin_t *spin = &h->shared->receive_spin;
-    if (deadline_ns != 0)
-        pyshc_before_look(spin, deadline_ns);
+    shc_pace_t *pace = &h->shared->receive_pace;
+    shc_pace_before_look(pace, deadline_ns);
     int r = receive_fast(h, result, &gained);
     if (SHC_LIKELY(r == 0 || r == SHC_AGAIN))
-        pyshc_after_look(spin, gained);
+        shc_pace_after_look(pace, gained);
     return r;
 }
 
@@ -171,7 +171,7 @@ static SHC_ALWAYS_INLINE int
 receive_one(pyshc_handle_t *h, uint64_t deadline_ns, PyObject **result)
 {
     int r;
-    if (SHC_UNLIKELY(shc_ring_must_look(&h->shared->ring)))
+    if (SHC_UNLIKELY(deadline_ns != 0 && shc_ring_must_look(&h->shared->ring)))
         r = receive_looking(h, deadline_ns, result);
     else
         r = receive_fast(h, result, NULL);

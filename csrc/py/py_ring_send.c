@@ -125,7 +125,8 @@ send_op_init(send_op_t *op, pyshc_handle_t *h, pyshc_outgoing_t *out)
                                    .handle = h,
                                    .would_block = SHC_FULL,
                                    .event = &ring->shm->space,
-                                   .spin = &h->shared->send_spin};
+                                   .spin = &h->shared->send_spin,
+                                   .pace = &h->shared->send_pace};
     op->out = out;
     op->need = 0;
 }

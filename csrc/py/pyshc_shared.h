@@ -20,15 +20,12 @@
 
 #include "ds/shc_buffer.h"
 #include "ds/shc_ring.h"
+#include "sync/shc_pace.h"
 
-/* What looks at the partner's line and waits for it were like lately. Private to the process; only when an end looks
- * and how long it spins depends on it. */
+/* What waits on one end lately were like. Private to the process; only how it spins depends on it. */
 typedef struct pyshc_spin {
-    uint32_t average_ns; /* how long waits took, when spinning was enough; 0: none yet */
+    uint32_t average_ns; /* how long they took, when spinning was enough; 0: none yet */
     uint32_t cpus;       /* that this process might run on, when last asked; 0: never asked */
-    uint32_t singles;    /* how many looks in a row found one message, or room for one */
-    bool streaming;      /* the last one found several */
-    uint64_t looked_ns;  /* when the last look of a stream began */
 } pyshc_spin_t;
 
 typedef struct pyshc_shared {
@@ -47,11 +44,13 @@ typedef struct pyshc_shared {
     /* producer's end of this process */
     pyshc_mutex_t send_lock;
     pyshc_spin_t send_spin;
+    shc_pace_t send_pace;
     bool reserved;
     uint8_t pad0[SHC_HOT_PAD];
     /* consumer's end of this process */
     pyshc_mutex_t receive_lock;
     pyshc_spin_t receive_spin;
+    shc_pace_t receive_pace;
     bool holds_deferred; /* a hold was released while its end was in use by the same thread */
     uint8_t pad1[SHC_HOT_PAD];
 } pyshc_shared_t;

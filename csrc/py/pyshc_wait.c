@@ -11,12 +11,6 @@
  * where pausing is slow. */
 #define GLANCE_LOOKS 24
 
-/* How far apart the looks of a stream begin, for whoever may wait. */
-#define STAND_OFF_NS UINT64_C(2000)
-/* A stream may hide behind messages that are taken one by one, as fast as they come: stand off now and then to find
- * out. */
-#define SINGLES_MAX 32
-
 static uint64_t
 spin_budget(const pyshc_operation_t *op)
 {
@@ -55,39 +49,12 @@ learn(pyshc_spin_t *spin, uint64_t waited_ns)
     spin->average_ns = now > SPIN_FLOOR_NS ? (uint32_t)now : (uint32_t)SPIN_FLOOR_NS;
 }
 
-static void
-stand_off(pyshc_spin_t *spin, uint64_t now, uint64_t end)
-{
-    for (; now < end; now = shc_os_now_ns())
-        shc_pause();
-    spin->looked_ns = now;
-}
-
-void
-pyshc_before_look(pyshc_spin_t *spin, uint64_t deadline_ns)
-{
-    if (!spin->streaming)
-        return;
-    uint64_t end = spin->looked_ns + STAND_OFF_NS;
-    stand_off(spin, shc_os_now_ns(), end < deadline_ns ? end : deadline_ns);
-}
-
-void
-pyshc_after_look(pyshc_spin_t *spin, uint64_t gained)
-{
-    spin->singles = gained > 1 ? 0 : spin->singles + 1;
-    spin->streaming = gained > 1 || spin->singles == SINGLES_MAX;
-    if (spin->singles == SINGLES_MAX)
-        spin->singles = 0;
-}
-
 static bool
 spin_for(const pyshc_operation_t *op, uint64_t budget, uint64_t deadline_ns)
 {
     uint64_t start = shc_os_now_ns();
     uint64_t end = start + budget < deadline_ns ? start + budget : deadline_ns;
-    if (op->spin->streaming)
-        stand_off(op->spin, start, start + STAND_OFF_NS < end ? start + STAND_OFF_NS : end);
+    shc_pace_stand_off(op->pace, start, end);
     uint64_t attached_end = start + ATTACHED_SPIN_NS < end ? start + ATTACHED_SPIN_NS : end;
     bool changed = look_until(&op->watch, attached_end);
     if (!changed && attached_end < end) {
@@ -110,7 +77,7 @@ spin(const pyshc_operation_t *op, uint64_t deadline_ns)
     if (op->spin->cpus == 0)
         op->spin->cpus = shc_os_cpus();
     if (op->spin->cpus > 1) {
-        bool seen = !op->spin->streaming && look(&op->watch, GLANCE_LOOKS);
+        bool seen = !shc_pace_stands_off(op->pace) && look(&op->watch, GLANCE_LOOKS);
         if (seen || spin_for(op, budget, deadline_ns))
             return true;
     }
@@ -188,7 +155,7 @@ pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns)
     while (r == op->would_block && deadline_ns != 0 && spin(op, deadline_ns)) {
         r = attempt_again(op);
         if (r == 0)
-            pyshc_after_look(op->spin, op->gained);
+            shc_pace_after_look(op->pace, op->gained);
         /* A word that changes all the time without helping us must not keep us from the deadline or from Ctrl-C. */
         if (r == op->would_block && PyErr_CheckSignals() < 0)
             return PYSHC_RAISED;

@@ -23,17 +23,8 @@ struct pyshc_operation {
     shc_watch_t watch;
     uint64_t gained; /* messages, or room for so many, that a successful attempt found beyond what the watch had seen */
     pyshc_spin_t *spin;
+    shc_pace_t *pace;
 };
-
-/* In a stream, each look takes the cache line away from the partner, who is about to write it again: both then wait for
- * it, 50 ns where the cores share a cache and 500 ns where they are far apart, for a message that costs 25. So in a
- * stream whoever may wait looks every 2 us at most, and finds many messages. */
-
-/* Before a look that may wait: stands off, if this is a stream and the last look is not long ago. */
-void pyshc_before_look(pyshc_spin_t *spin, uint64_t deadline_ns);
-
-/* After a look that found `gained` messages, or room for so many. */
-void pyshc_after_look(pyshc_spin_t *spin, uint64_t gained);
 
 /* Tries until the deadline (0: once). Returns what the last attempt returned, or PYSHC_RAISED. */
 SHC_MUST_USE int pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns);
