@@ -244,18 +244,26 @@ pyshc_fast_write(PyObject *obj, uint8_t tag, uint8_t *dst, size_t length)
     }
 }
 
+static SHC_ALWAYS_INLINE uint64_t
+pyshc_word_at(const uint8_t *text)
+{
+    uint64_t word;
+    memcpy(&word, text, sizeof word);
+    return word;
+}
+
 /* Whether `length` bytes of private memory are all below 128. */
 static SHC_ALWAYS_INLINE bool
 pyshc_is_ascii(const uint8_t *text, size_t length)
 {
-    uint64_t all = 0, word;
-    size_t i = 0;
-    for (; i + 8 <= length; i += 8) {
-        memcpy(&word, text + i, 8);
-        all |= word;
-    }
-    for (; i < length; i++)
-        all |= text[i];
+    uint64_t all = 0;
+    const uint8_t *end = text + length;
+    for (; end - text >= 32; text += 32)
+        all |= (pyshc_word_at(text) | pyshc_word_at(text + 8)) | (pyshc_word_at(text + 16) | pyshc_word_at(text + 24));
+    for (; end - text >= 8; text += 8)
+        all |= pyshc_word_at(text);
+    for (; text < end; text++)
+        all |= *text;
     return (all & UINT64_C(0x8080808080808080)) == 0;
 }
 
@@ -266,8 +274,9 @@ pyshc_ascii_from(const uint8_t *src, size_t length)
     PyObject *text = PyUnicode_New((Py_ssize_t)length, 127);
     if (SHC_UNLIKELY(text == NULL || length == 0))
         return text;
-    shc_racy_copy(PyUnicode_1BYTE_DATA(text), src, length);
-    if (SHC_LIKELY(pyshc_is_ascii(PyUnicode_1BYTE_DATA(text), length)))
+    uint8_t *data = PyUnicode_1BYTE_DATA(text);
+    shc_racy_copy(data, src, length);
+    if (SHC_LIKELY(pyshc_is_ascii(data, length)))
         return text;
     Py_DECREF(text);
     return NULL;
