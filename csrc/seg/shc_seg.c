@@ -125,7 +125,7 @@ shc_seg_create(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spe
     shc_seg_t seg;
     int r = shc_self_refresh(self);
     if (r == 0)
-        r = shc_os_file_new(dir_fd, args->mode, self->id.pid, &fd, tmp_name);
+        r = shc_os_file_new(dir_fd, args->mode, &self->id, &fd, tmp_name);
     if (r != 0)
         return r;
     r = build(fd, self, spec, args, init, &seg);
