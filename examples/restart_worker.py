@@ -3,9 +3,10 @@
 Run it: python examples/restart_worker.py
 """
 
+import contextlib
 import multiprocessing
 
-from shmcomm import RingBufferChannel
+from shmcomm import RingBufferChannel, ShutDown
 
 NUMBERS = range(1000)
 SPAWN = multiprocessing.get_context("spawn")
@@ -13,8 +14,9 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def worker(tasks_name, results_name):
     with RingBufferChannel.attach(tasks_name) as tasks, RingBufferChannel.attach(results_name) as results:
-        for number in tasks:
-            results.send((number, number * number))
+        with contextlib.suppress(ShutDown):  # main() has all its answers, and this would be one for the second time
+            for number in tasks:
+                results.send((number, number * number))
 
 
 def main():

@@ -28,6 +28,7 @@ class _CustomCodec(Protocol):
 _Codec: TypeAlias = str | _CustomCodec
 
 _source_hash: str
+_os_body: str  # of csrc/os: "linux" or "posix"
 
 @disjoint_base
 class SharedObject:

@@ -10,6 +10,7 @@ import runpy
 import secrets
 import signal
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing import forkserver, resource_tracker
@@ -144,6 +145,15 @@ class Traces:
             if before.descriptors.get(fd) != target:
                 added.append(f"descriptor {fd} -> {target}")
         return added
+
+
+@pytest.fixture
+def own_folder(monkeypatch):
+    """A folder of shared memory where nobody else, such as a run beside this one, makes or removes anything."""
+    parent = os.environ.get("SHMCOMM_DIR") or "/dev/shm"
+    with tempfile.TemporaryDirectory(prefix="shmcomm-test.", dir=parent) as folder:
+        monkeypatch.setenv("SHMCOMM_DIR", folder)
+        yield Path(folder)
 
 
 def wait_until_gone(before):

@@ -633,11 +633,12 @@ def test_another_pid_namespace():
     source = """
 import sys
 from shmcomm import RingBufferChannel, _core
-try:
-    RingBufferChannel.attach("outside")
-except PermissionError as error:
-    print(error)
-_core.collect_garbage()
+for use in (RingBufferChannel.attach, _core.remove_segment, lambda name: RingBufferChannel(4, name=name)):
+    try:
+        use("outside")
+    except OSError as error:
+        print(type(error).__name__, error)
+print(_core.collect_garbage(), [found["state"] for found in _core.list_segments()])
 RingBufferChannel(4).close()
 """
     with RingBufferChannel(4, name="outside") as channel:
@@ -645,7 +646,11 @@ RingBufferChannel(4).close()
             [*unshare, sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=30
         )
         assert (done.returncode, done.stderr) == (0, "")
-        assert "another PID namespace" in done.stdout
+        attached, removed, created, others = done.stdout.splitlines()
+        assert re.search(r"^PermissionError .* another PID namespace", attached)
+        assert re.search(r"^PermissionError .* another PID namespace", removed)
+        assert created.startswith("FileExistsError ")
+        assert others == "[] ['foreign']"
         assert path_of(channel).exists()
         assert_usable(channel)
 

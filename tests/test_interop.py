@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 
 import shmcomm
+from shmcomm import _core
 
 ROOT = Path(__file__).resolve().parent.parent
+VARIANTS = {"linux": "release", "posix": "posix"}  # of csrc/Makefile, by the body of csrc/os that they are built with
 
 
-@pytest.fixture(scope="module")
-def echo_program(tmp_path_factory):
+def build_echo(prefix, body):
+    """The path of the C program, built with this body; what it needs is installed in the folder `prefix`."""
     if shutil.which("make") is None or shutil.which(os.environ.get("CC", "cc")) is None:
         assert not os.environ.get("CI"), "CI must have make and a C compiler"
         pytest.skip("needs make and a C compiler")
-    prefix = tmp_path_factory.mktemp("prefix")
-    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "install", f"PREFIX={prefix}"], check=True)
+    install = ["make", "-s", "-C", str(ROOT / "csrc"), "install", f"PREFIX={prefix}", f"VARIANT={VARIANTS[body]}"]
+    subprocess.run(install, check=True)
     program = prefix / "echo"
     source = ROOT / "tests" / "c" / "interop" / "echo.c"
     include = next(prefix.glob("include/**/ds/shc_ring.h")).parent.parent
@@ -38,6 +40,12 @@ def echo_program(tmp_path_factory):
     ]
     subprocess.run(command, check=True)
     return program
+
+
+@pytest.fixture(scope="module")
+def echo_program(tmp_path_factory):
+    """Built with the body of the extension under test: others cannot talk to it."""
+    return build_echo(tmp_path_factory.mktemp("prefix"), _core._os_body)
 
 
 def file_of(channel):
@@ -73,3 +81,16 @@ def test_it_says_what_is_wrong(echo_program):
     )
     assert result.returncode == 1
     assert "shmcomm.not-there" in result.stderr
+
+
+@pytest.mark.parametrize("body", sorted(VARIANTS.keys() - {_core._os_body}))
+def test_a_program_built_with_another_body_is_refused(body, tmp_path):
+    """The two could not wake each other."""
+    with shmcomm.RingBufferChannel(8) as channel:
+        directory = os.environ.get("SHMCOMM_DIR", "/dev/shm")
+        command = [str(build_echo(tmp_path, body)), directory, file_of(channel), file_of(channel)]
+        result = subprocess.run(command, capture_output=True, check=False, text=True, timeout=20)
+        assert result.returncode == 1
+        assert "another memory layout" in result.stderr
+        channel.send(1)
+        assert channel.receive() == 1

@@ -18,7 +18,7 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers import Peer, directory, fork_worker, path_of
+from helpers import Peer, fork_worker, path_of
 
 from shmcomm import BusyError, Empty, Full, LayoutError, RingBufferChannel, SharedMemoryBuffer, _core
 
@@ -289,7 +289,7 @@ def opens_and_closes(name, chance):
             pass
 
 
-def test_killed_while_creating_attaching_and_unlinking(kills, chance):
+def test_killed_while_creating_attaching_and_unlinking(own_folder, kills, chance):
     name = "killed-often"
     for _ in range(kills):
         pids = [fork_worker(opens_and_closes, name, random.Random(chance.random())) for _ in range(2)]
@@ -302,8 +302,7 @@ def test_killed_while_creating_attaching_and_unlinking(kills, chance):
             assert channel.receive(timeout=0) == [1]
         assert not path_of(name).exists()
     _core.collect_garbage()
-    namespace = os.environ["SHMCOMM_NAMESPACE"]
-    assert not [p for p in directory().glob("shmcomm.*") if namespace in p.name or p.name.startswith("shmcomm.~")]
+    assert list(own_folder.iterdir()) == []
 
 
 def writes(buffer, _):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Peer, path_of, until
+from helpers import SEES_EVERY_ZOMBIE, Peer, path_of, until
 
-from shmcomm import BusyError, Empty, RingBufferChannel, SharedMemoryBuffer, ShutDown
+from shmcomm import BusyError, Empty, RingBufferChannel, SharedMemoryBuffer, ShutDown, _core
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 METHODS = ["spawn", "forkserver", "fork"]
@@ -296,6 +296,36 @@ def test_a_dead_end_is_taken_at_once(reap):
         assert (stats.sender_deaths, stats.receiver_deaths) == (1, 1)
         assert [p.holds for p in stats.participants if p.pid == os.getpid()] == [("sending end", "receiving end")]
         assert all(not p.alive and p.holds == () for p in stats.participants if p.pid != os.getpid())
+
+
+@pytest.fixture
+def heir_and_zombie():
+    """A peer that has a channel as x, beside its sender: killed, and not waited for by its parent, which we are."""
+    with Peer() as victim, Peer() as heir:
+        name = victim("[x := RingBufferChannel(4), x.send(1), x.name]")[-1]
+        heir("x = RingBufferChannel.attach(name)", name=name)
+        victim.kill(reap=False)
+        yield heir, victim, path_of(name)
+
+
+def test_the_end_of_a_zombie_is_taken_by_others_as_soon_as_they_can_know(heir_and_zombie):
+    heir, victim, _ = heir_and_zombie
+    if not SEES_EVERY_ZOMBIE:
+        with pytest.raises(BusyError):
+            heir("x.send(2, timeout=0)")
+        victim.process.wait()
+    heir("x.send(2, timeout=0)")
+    assert heir("x.receive_batch(9), x.stats().sender_deaths") == ([1, 2], 1)
+
+
+def test_last_one_out_beside_a_zombie(heir_and_zombie):
+    """At the latest, the name goes with the next sweep after the zombie."""
+    heir, victim, path = heir_and_zombie
+    heir("x.close()")
+    assert path.exists() == (not SEES_EVERY_ZOMBIE)
+    victim.process.wait()
+    _core.collect_garbage()
+    assert not path.exists()
 
 
 def test_what_a_dead_receiver_had_taken_in_place_comes_again():

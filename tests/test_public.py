@@ -44,6 +44,10 @@ def test_version():
     assert len(_core._source_hash) == 16
 
 
+def test_the_extension_says_which_body_it_has():
+    assert _core._os_body in ("linux", "posix")
+
+
 ERRORS = {
     "Full": queue.Full,
     "Empty": queue.Empty,

@@ -74,8 +74,9 @@ uint32_t shc_os_uid(void);
 /* True only when the kernel says that no thread of *who will execute another user instruction: it is gone, a zombie, or
  * its pid now belongs to somebody else. False when it lives, when it is stopped, and when that cannot be known
  * (another PID namespace, no permission). `who->start` and `who->pidino` may be 0 (then only the pid counts). Needs no
- * descriptor to be free: with none left it asks kill(2), which takes a reused pid and the unreaped zombie of another
- * parent for living. A pid of 0 or beyond INT_MAX names nobody whom the kernel could judge: false. */
+ * descriptor to be free: with none left it asks kill(2), as the plain POSIX body always does, which takes a reused pid
+ * and the unreaped zombie of another parent for living. A pid of 0 or beyond INT_MAX names nobody whom the kernel could
+ * judge: false. */
 bool shc_os_is_dead(const shc_identity_t *who, const shc_identity_t *self);
 
 /* A private word of the caller's own that reads 0 in a forked child whatever its parent wrote there; in the Linux
@@ -101,9 +102,11 @@ typedef struct shc_os_file_info {
 #define SHC_OS_TMP_NAME 64
 
 /* A new, empty file without a public name, opened read-write, its permission bits `mode` whatever the umask.
- * tmp_name receives "" where the system knows unnamed files, else the private name SHC_OS_TMP_PREFIX "<pid>.<random
- * hex>" under which a killed creator's file can be found and removed. */
-SHC_MUST_USE int shc_os_file_new(int dir_fd, uint32_t mode, uint32_t pid, int *fd, char tmp_name[SHC_OS_TMP_NAME]);
+ * tmp_name receives "" where the system knows unnamed files, else the private name SHC_OS_TMP_PREFIX "<pid>.<pidns>.
+ * <random hex>" of `maker`, under which a killed creator's file can be found and removed, and a living one's is known
+ * for his. */
+SHC_MUST_USE int shc_os_file_new(int dir_fd, uint32_t mode, const shc_identity_t *maker, int *fd,
+                                 char tmp_name[SHC_OS_TMP_NAME]);
 
 /* Gives a new file its public name in one step; -EEXIST if the name is taken. */
 SHC_MUST_USE int shc_os_file_publish(int dir_fd, int fd, const char *tmp_name, const char *name);

@@ -19,11 +19,19 @@ uint64_t shc__os_memory_available(int fd);
 /* Reads up to n bytes of a file of the system. 0 and *got, or -errno. */
 SHC_MUST_USE int shc__os_read_file(const char *path, void *buf, size_t n, size_t *got);
 
+/* The inode of a file; 0 if there is none of that name. */
+uint64_t shc__os_inode_of(const char *path);
+
+/* The PID namespace of the calling process as shc_identity_t wants it: 0 on a system without /proc. Only a stat(2), so
+ * every body asks: without it, a process of another PID namespace would take ours for dead. */
+uint64_t shc__os_pid_namespace(void);
+
 /* Whether pid is a dead child of ours that nobody has waited for. */
 bool shc__os_is_zombie_child(uint32_t pid);
 
 /* shc_os_file_new and shc_os_file_publish by way of a private name. */
-SHC_MUST_USE int shc__os_named_new(int dir_fd, uint32_t mode, uint32_t pid, int *fd, char tmp_name[SHC_OS_TMP_NAME]);
+SHC_MUST_USE int shc__os_named_new(int dir_fd, uint32_t mode, const shc_identity_t *maker, int *fd,
+                                   char tmp_name[SHC_OS_TMP_NAME]);
 SHC_MUST_USE int shc__os_named_publish(int dir_fd, const char *tmp_name, const char *name);
 
 /* Gives a new file just these permission bits, whatever the umask; closes it on failure. */

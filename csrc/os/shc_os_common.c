@@ -51,6 +51,19 @@ shc_os_yield(void)
 
 /* ---- processes ---- */
 
+uint64_t
+shc__os_inode_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+uint64_t
+shc__os_pid_namespace(void)
+{
+    return shc__os_inode_of("/proc/self/ns/pid");
+}
+
 bool
 shc__os_is_zombie_child(uint32_t pid)
 {
@@ -116,9 +129,9 @@ append_text(char *to, const char *text)
 }
 
 static char *
-append_decimal(char *to, uint32_t x)
+append_decimal(char *to, uint64_t x)
 {
-    char digits[10];
+    char digits[20];
     size_t n = 0;
     do {
         digits[n++] = (char)('0' + x % 10);
@@ -137,14 +150,16 @@ append_hex(char *to, uint64_t x)
     return to;
 }
 
-#define TMP_NAME_MAX (sizeof(SHC_OS_TMP_PREFIX) - 1 + 10 + 1 + 16 + 1)
+#define TMP_NAME_MAX (sizeof(SHC_OS_TMP_PREFIX) - 1 + 10 + 1 + 20 + 1 + 16 + 1)
 _Static_assert(TMP_NAME_MAX <= SHC_OS_TMP_NAME, "a private name fits its buffer");
 
 static void
-write_tmp_name(char *to, uint32_t pid, uint64_t random)
+write_tmp_name(char *to, const shc_identity_t *maker, uint64_t random)
 {
     to = append_text(to, SHC_OS_TMP_PREFIX);
-    to = append_decimal(to, pid);
+    to = append_decimal(to, maker->pid);
+    to = append_text(to, ".");
+    to = append_decimal(to, maker->pidns);
     to = append_text(to, ".");
     to = append_hex(to, random);
     *to = '\0';
@@ -165,7 +180,7 @@ shc__os_set_mode(int fd, uint32_t mode)
 }
 
 int
-shc__os_named_new(int dir_fd, uint32_t mode, uint32_t pid, int *fd, char tmp_name[SHC_OS_TMP_NAME])
+shc__os_named_new(int dir_fd, uint32_t mode, const shc_identity_t *maker, int *fd, char tmp_name[SHC_OS_TMP_NAME])
 {
     char name[SHC_OS_TMP_NAME];
     int new_fd = -1;
@@ -175,7 +190,7 @@ shc__os_named_new(int dir_fd, uint32_t mode, uint32_t pid, int *fd, char tmp_nam
         rc = shc_os_random(&random, sizeof(random));
         if (rc != 0)
             return rc;
-        write_tmp_name(name, pid, random);
+        write_tmp_name(name, maker, random);
         rc = open_at(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, (mode_t)mode, &new_fd);
     } while (rc == -EEXIST);
     if (rc != 0)

@@ -132,19 +132,12 @@ own_pidfd_inode(uint32_t pid, uint64_t *ino)
     return 0;
 }
 
-static uint64_t
-inode_of(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 ? st.st_ino : 0;
-}
-
 /* The kernel shows start times shifted by the READER's time namespace: only those seen from the first one are the
  * same for everybody. Kernels without such namespaces have no such file. */
 static bool
 sees_true_start_times(void)
 {
-    uint64_t ns = inode_of("/proc/self/ns/time");
+    uint64_t ns = shc__os_inode_of("/proc/self/ns/time");
     return ns == 0 || ns == FIRST_TIME_NS;
 }
 
@@ -226,7 +219,7 @@ shc_os_identity(shc_identity_t *out)
     rc = own_start(&id.start);
     if (rc != 0)
         return rc;
-    id.pidns = inode_of("/proc/self/ns/pid");
+    id.pidns = shc__os_pid_namespace();
     *out = id;
     return 0;
 }
@@ -412,12 +405,12 @@ open_unnamed(int dir_fd, uint32_t mode, int *fd)
 }
 
 int
-shc_os_file_new(int dir_fd, uint32_t mode, uint32_t pid, int *fd, char tmp_name[SHC_OS_TMP_NAME])
+shc_os_file_new(int dir_fd, uint32_t mode, const shc_identity_t *maker, int *fd, char tmp_name[SHC_OS_TMP_NAME])
 {
     int new_fd = -1;
     int rc = open_unnamed(dir_fd, mode, &new_fd);
     if (rc == -EOPNOTSUPP)
-        return shc__os_named_new(dir_fd, mode, pid, fd, tmp_name);
+        return shc__os_named_new(dir_fd, mode, maker, fd, tmp_name);
     if (rc == 0)
         rc = shc__os_set_mode(new_fd, mode);
     if (rc != 0)

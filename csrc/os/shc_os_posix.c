@@ -1,6 +1,12 @@
 /* The plain POSIX body of shc_os.h: nothing that is not in the standard, so that a port starts from what works. It pays
- * with latency (a sleeper looks every 20 us to 1 ms) and with knowledge (a reused pid and somebody else's zombie are
- * taken for living).
+ * with latency (a sleeper looks every 20 us to 1 ms) and with knowledge:
+ *
+ *   - The holder of a reused pid, and the zombie of another parent, are taken for living: kill(2) finds both, and
+ *     waitid(2) tells a parent alone. What the dead one held is kept that long, and whoever leaves a segment last
+ *     leaves its name, for the next sweep to remove. It never errs the other way round.
+ *   - POSIX knows no walls between process ids, and behind one kill(2) denies who lives. PID namespaces are heeded
+ *     where /proc shows them, as on Linux. A port to a system that has such walls under another name (jails, zones)
+ *     must put what it knows of them into `pidns`; until then nothing may be shared across them.
  *
  * Pairs
  *   A1 <- R1: a fork handler that sees a page in the list sees its link to the older ones. */
@@ -72,7 +78,7 @@ shc_os_futex_wake(shc_a32_t *word, uint32_t count)
 int
 shc_os_identity(shc_identity_t *out)
 {
-    *out = (shc_identity_t){.pid = (uint32_t)getpid(), .uid = (uint32_t)geteuid()};
+    *out = (shc_identity_t){.pid = (uint32_t)getpid(), .uid = (uint32_t)geteuid(), .pidns = shc__os_pid_namespace()};
     return 0;
 }
 
@@ -145,9 +151,9 @@ shc_os_random(void *buf, size_t n)
 /* ---- files ---- */
 
 int
-shc_os_file_new(int dir_fd, uint32_t mode, uint32_t pid, int *fd, char tmp_name[SHC_OS_TMP_NAME])
+shc_os_file_new(int dir_fd, uint32_t mode, const shc_identity_t *maker, int *fd, char tmp_name[SHC_OS_TMP_NAME])
 {
-    return shc__os_named_new(dir_fd, mode, pid, fd, tmp_name);
+    return shc__os_named_new(dir_fd, mode, maker, fd, tmp_name);
 }
 
 int

@@ -58,6 +58,8 @@ module_exec(PyObject *module)
         return -1;
     if (PyModule_AddFunctions(module, pyshc_tool_methods) < 0 || PyModule_AddFunctions(module, pyshc_codec_methods) < 0)
         return -1;
+    if (PyModule_AddStringConstant(module, "_os_body", SHC_OS_BODY) < 0)
+        return -1;
     return PyModule_AddStringConstant(module, "_source_hash", SHMCOMM_SOURCE_HASH);
 }
 

@@ -125,7 +125,7 @@ shc_seg_create(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spe
     shc_seg_t seg;
     int r = shc_self_refresh(self);
     if (r == 0)
-        r = shc_os_file_new(dir_fd, args->mode, self->id.pid, &fd, tmp_name);
+        r = shc_os_file_new(dir_fd, args->mode, &self->id, &fd, tmp_name);
     if (r != 0)
         return r;
     r = build(fd, self, spec, args, init, &seg);
@@ -184,7 +184,7 @@ validate_id(const shc_seg_id_t *id, uint64_t file_size, const shc_self_t *self, 
         sound = id->body_offset % spec->body_align == 0 && spec->validate(id) == 0;
     if (!sound)
         return SHC_E_CORRUPT;
-    return id->pidns != self->id.pidns && id->pidns != 0 && self->id.pidns != 0 ? SHC_E_FOREIGN_PIDNS : 0;
+    return id->pidns != self->id.pidns ? SHC_E_FOREIGN_PIDNS : 0; /* unknown to one side only counts as another one */
 }
 
 int

@@ -145,22 +145,42 @@ typedef struct sweep {
     void *arg;
 } sweep_t;
 
-/* The pid in "shmcomm.~<pid>.<random>"; 0 if there is none. */
-static uint32_t
-private_name_pid(const char *file)
+/* Reads "<number>." and steps behind it. False if that is not what *at leads to. */
+static bool
+take_number(const char **at, uint64_t max, uint64_t *out)
 {
-    uint64_t pid = 0;
-    const char *p = file + strlen(SHC_OS_TMP_PREFIX);
-    for (; *p >= '0' && *p <= '9' && pid < UINT32_MAX; p++)
-        pid = pid * 10 + (uint64_t)(*p - '0');
-    return *p == '.' && pid <= UINT32_MAX ? (uint32_t)pid : 0;
+    uint64_t x = 0;
+    const char *p = *at;
+    for (; *p >= '0' && *p <= '9'; p++) {
+        uint64_t digit = (uint64_t)(*p - '0');
+        if (x > (max - digit) / 10)
+            return false;
+        x = x * 10 + digit;
+    }
+    if (p == *at || *p != '.')
+        return false;
+    *at = p + 1;
+    *out = x;
+    return true;
+}
+
+/* Whose file "shmcomm.~<pid>.<pidns>.<random>" is. False: the name is none of ours. */
+static bool
+maker_of(const char *file, shc_identity_t *maker)
+{
+    const char *at = file + strlen(SHC_OS_TMP_PREFIX);
+    uint64_t pid, pidns;
+    if (!take_number(&at, UINT32_MAX, &pid) || !take_number(&at, UINT64_MAX, &pidns))
+        return false;
+    *maker = (shc_identity_t){.pid = (uint32_t)pid, .pidns = pidns};
+    return true;
 }
 
 static int
 sweep_private(const sweep_t *s, const char *file)
 {
-    shc_identity_t maker = {.pid = private_name_pid(file), .pidns = s->self->id.pidns};
-    if (maker.pid == 0 || !shc_os_is_dead(&maker, &s->self->id))
+    shc_identity_t maker;
+    if (!maker_of(file, &maker) || !shc_os_is_dead(&maker, &s->self->id))
         return SHC_BUSY;
     return shc_os_file_unlink(s->dir_fd, file);
 }

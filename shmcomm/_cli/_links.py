@@ -3,6 +3,7 @@
 Both have the same few methods, so that the same workers and the same book-keeping run on either. The parent calls
 ``create``, ``send_task`` and ``results``; the worker, which got the link as an argument, ``attach``, ``tasks`` and
 ``send_result``; both end with ``close``. ``stop`` ends both iterations once they have handed out what is there.
+``is_used_by`` tells whether a process would keep its memory from being given back when everybody else leaves.
 """
 
 import multiprocessing
@@ -26,6 +27,7 @@ class Link(Protocol):
     def tasks(self) -> Iterator[Any]: ...
     def results(self) -> Iterator[Any]: ...
     def stop(self) -> None: ...
+    def is_used_by(self, pid: int | None) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -70,6 +72,10 @@ class RingLink:
         self._tasks.shutdown()
         self._results.shutdown()
 
+    def is_used_by(self, pid: int | None) -> bool:
+        users = (user for ring in (self._tasks, self._results) for user in ring.stats().participants)
+        return any(user.pid == pid and user.alive for user in users)
+
     def close(self) -> None:
         self._tasks.close()
         self._results.close()
@@ -107,6 +113,9 @@ class QueueLink:
     def stop(self) -> None:
         self._tasks.put(None)
         self._results.put(None)
+
+    def is_used_by(self, pid: int | None) -> bool:
+        return False  # pipes and semaphores go with their last process, whoever that is
 
     def close(self) -> None:
         for queue in (self._tasks, self._results):

@@ -96,9 +96,16 @@ def _leave_with_parent(link: Link) -> None:
     if parent is None:
         return
     connection.wait([parent.sentinel])
-    while os.getppid() == parent.pid:  # it still lets go of its memory, and whoever lives keeps segments alive
-        time.sleep(0.01)
     with contextlib.suppress(ValueError):  # the main thread was faster and has closed the link
+        _await_end_of(parent.pid, link)
         link.stop()
     time.sleep(_GRACE_S)
     os._exit(1)  # a queue whose writer was killed half-way through a message keeps its reader for ever
+
+
+def _await_end_of(pid: int | None, link: Link) -> None:
+    """A process whose files are closed is not gone yet, and who leaves before it is not the last one out. Where the
+    system tells nobody but its parent of a zombie, it counts until that one has buried it: not for ever."""
+    deadline = time.monotonic() + _GRACE_S
+    while link.is_used_by(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -161,11 +161,11 @@ file_of_fd(int fd)
 }
 
 int
-shc_os_file_new(int dir_fd, uint32_t mode, uint32_t pid, int *fd, char tmp_name[SHC_OS_TMP_NAME])
+shc_os_file_new(int dir_fd, uint32_t mode, const shc_identity_t *maker, int *fd, char tmp_name[SHC_OS_TMP_NAME])
 {
     (void)dir_fd;
     (void)mode;
-    (void)pid;
+    (void)maker;
     if (fake.n_files == FAKE_FILES)
         model_failed(__FILE__, __LINE__, "more files than the fake has");
     tmp_name[0] = '\0';

@@ -30,6 +30,9 @@ new_scratch(void)
     return s;
 }
 
+/* The longest name that there is. */
+static const shc_identity_t maker = {.pid = UINT32_MAX, .pidns = UINT64_MAX};
+
 typedef struct new_file {
     int fd;
     char tmp[SHC_OS_TMP_NAME];
@@ -39,7 +42,7 @@ static new_file_t
 create(const scratch_t *s)
 {
     new_file_t f = {.fd = -1, .tmp = "untouched"};
-    CHECK_EQ(shc_os_file_new(s->fd, 0600, 4242, &f.fd, f.tmp), 0);
+    CHECK_EQ(shc_os_file_new(s->fd, 0600, &maker, &f.fd, f.tmp), 0);
     CHECK(f.fd >= 0);
     return f;
 }
@@ -157,7 +160,7 @@ TEST(a_new_file_has_the_mode_asked_for_whatever_the_umask)
         int fd = -1;
         char tmp[SHC_OS_TMP_NAME];
         (void)umask(i % 2 == 0 ? 0077 : 0000);
-        CHECK_EQ(shc_os_file_new(s.fd, modes[i], 1, &fd, tmp), 0);
+        CHECK_EQ(shc_os_file_new(s.fd, modes[i], &maker, &fd, tmp), 0);
         CHECK_EQ(info(fd).mode, modes[i]);
         CHECK_EQ(info(fd).uid, geteuid());
         shc_os_file_discard(s.fd, tmp);
@@ -182,7 +185,7 @@ TEST(nothing_is_published_in_a_directory_that_is_gone)
     int fd = 77;
     char tmp[SHC_OS_TMP_NAME] = "same";
     CHECK_EQ(rmdir(s.path), 0);
-    int r = shc_os_file_new(s.fd, 0600, 1, &fd, tmp);
+    int r = shc_os_file_new(s.fd, 0600, &maker, &fd, tmp);
     if (r == 0) {
         CHECK_EQ(shc_os_file_publish(s.fd, fd, tmp, "name"), -ENOENT);
         return;
@@ -198,7 +201,7 @@ TEST(new_for_want_of_descriptors_fails)
     int fd = 77;
     char tmp[SHC_OS_TMP_NAME];
     rlim_t old = fault_no_descriptors();
-    int rc = shc_os_file_new(s.fd, 0600, 1, &fd, tmp);
+    int rc = shc_os_file_new(s.fd, 0600, &maker, &fd, tmp);
     fault_allow_descriptors(old);
     CHECK_EQ(rc, -EMFILE);
     CHECK_EQ(scratch_count(&s, NULL), 0);
@@ -209,7 +212,7 @@ TEST(new_for_want_of_descriptors_fails)
 static void
 check_private_name(const char *tmp)
 {
-    const char *start = SHC_OS_TMP_PREFIX "4242.";
+    const char *start = SHC_OS_TMP_PREFIX "4294967295.18446744073709551615.";
     CHECK_EQ(strncmp(tmp, start, strlen(start)), 0);
     CHECK_EQ(strspn(tmp + strlen(start), "0123456789abcdef"), 16);
     CHECK_EQ(strlen(tmp), strlen(start) + 16);

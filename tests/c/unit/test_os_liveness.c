@@ -183,6 +183,33 @@ TEST(a_process_of_another_pid_namespace_is_not_dead)
     CHECK_EQ(shc_os_is_dead(&who, &self), self.pidns == 0);
 }
 
+/* There, its number means nothing, and the system denies it. */
+static void
+judge_from_within(const shc_identity_t *outer)
+{
+    shc_identity_t self = me();
+    CHECK(self.pidns != outer->pidns);
+    CHECK_EQ(kill((pid_t)outer->pid, 0), -1);
+    CHECK_EQ(errno, ESRCH);
+    CHECK(!shc_os_is_dead(outer, &self));
+    _exit(0);
+}
+
+TEST(a_living_process_is_not_dead_for_those_in_a_pid_namespace_below)
+{
+    shc_identity_t who = start_process();
+    if (unshare(CLONE_NEWPID) != 0)
+        T_SKIP("needs root and PID namespaces");
+    t_no_leak_check();
+    pid_t child = fork();
+    if (child == 0)
+        judge_from_within(&who);
+    int status;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+    kill_and_reap(&who);
+}
+
 TEST(a_pid_that_no_process_can_have_is_not_dead)
 {
     shc_identity_t who = me();

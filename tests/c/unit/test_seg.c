@@ -414,7 +414,8 @@ TEST(heads_that_do_not_fit_are_refused_each_with_its_reason)
         {&image.shm.id.participants, 4, UINT32_MAX, SHC_E_CORRUPT},
         {&image.shm.id.participants, 4, 1 << 26, SHC_E_CORRUPT},
         {&image.shm.id.flags, 4, 2, SHC_E_CORRUPT},
-        {&image.shm.id.pidns, 8, seg.id.pidns + 1, seg.id.pidns != 0 ? SHC_E_FOREIGN_PIDNS : 0},
+        {&image.shm.id.pidns, 8, seg.id.pidns + 1, SHC_E_FOREIGN_PIDNS},
+        {&image.shm.id.pidns, 8, seg.id.pidns == 0 ? 1 : 0, SHC_E_FOREIGN_PIDNS},
         {&image.shm.id.config[SHC_BUFFER_CONFIG_SIZE], 8, SIZE + 1, SHC_E_CORRUPT},
         {&image.shm.id.config[SHC_BUFFER_CONFIG_SIZE], 8, UINT64_MAX, SHC_E_CORRUPT},
         {&image.shm.id.spare[0], 8, 1, SHC_E_CORRUPT},
@@ -851,21 +852,80 @@ TEST(a_sweep_takes_the_dead_of_its_prefix_and_tells_their_names)
     fix_close();
 }
 
+static void
+write_private(char name[80], uint32_t pid, uint64_t pidns)
+{
+    (void)snprintf(name, 80, SHC_OS_TMP_PREFIX "%u.%llu.0123456789abcdef", pid, (unsigned long long)pidns);
+    fix_write_file(name, "x", 1);
+}
+
+/* It is there until now. */
+static void
+remove_private(const char *name)
+{
+    CHECK_EQ(unlinkat(fix.dir_fd, name, 0), 0);
+}
+
 TEST(a_sweep_takes_private_files_of_dead_makers_only)
 {
-    char name[3][80];
+    char dead[80], living[80];
     fix_open();
-    (void)snprintf(name[0], sizeof name[0], SHC_OS_TMP_PREFIX "%u.0123456789abcdef", fix_corpse()->pid);
-    (void)snprintf(name[1], sizeof name[1], SHC_OS_TMP_PREFIX "%u.0123456789abcdef", (unsigned)getpid());
-    (void)snprintf(name[2], sizeof name[2], SHC_OS_TMP_PREFIX "what.is.this");
-    for (int i = 0; i < 3; i++)
-        fix_write_file(name[i], "x", 1);
+    write_private(dead, fix_corpse()->pid, fix.self.id.pidns);
+    write_private(living, fix.self.id.pid, fix.self.id.pidns);
     CHECK_OK(fix_sweep());
-    CHECK(!fix_exists(name[0]));
-    CHECK(fix_exists(name[1]));
-    CHECK(fix_exists(name[2]));
-    CHECK_EQ(unlinkat(fix.dir_fd, name[1], 0), 0);
-    CHECK_EQ(unlinkat(fix.dir_fd, name[2], 0), 0);
+    CHECK(!fix_exists(dead));
+    remove_private(living);
+    fix_close();
+}
+
+/* There, the number may be that of a process at work. */
+TEST(a_sweep_leaves_private_files_of_another_pid_namespace)
+{
+    char here[80], there[80];
+    fix_open();
+    write_private(here, fix_corpse()->pid, fix.self.id.pidns);
+    write_private(there, fix_corpse()->pid, fix.self.id.pidns + 1);
+    shc_self_t other = fix.self;
+    other.id.pidns++;
+    CHECK_OK(shc_seg_sweep_dir(fix.dir_fd, "shmcomm.", &other, SHC_NEVER, NULL, NULL, NULL));
+    CHECK(!fix_exists(there));
+    CHECK(fix_exists(here));
+    write_private(there, fix_corpse()->pid, fix.self.id.pidns + 1);
+    CHECK_OK(fix_sweep());
+    CHECK(!fix_exists(here));
+    remove_private(there);
+    fix_close();
+}
+
+TEST(a_sweep_leaves_private_names_that_are_not_ours)
+{
+    /* A dead process's pid wherever one could be read; the last two are its numbers plus 2^32 and 2^64. */
+    const char *patterns[] = {
+        "what.is.this",
+        "%1$u",
+        "%1$u.",
+        "%1$u.0123456789abcdef",
+        "%1$u..0123",
+        ".%1$u.0.0123",
+        "%1$u.%2$llu",
+        "-%1$u.%2$llu.0",
+        "%1$u.-%2$llu.0",
+        "%1$u.0x%2$llu.0",
+        "%3$llu.%2$llu.0123",
+        "%1$u.1844674407%4$010llu.0123",
+    };
+    fix_open();
+    unsigned pid = fix_corpse()->pid;
+    unsigned long long pidns = fix.self.id.pidns;
+    CHECK_LE(pidns, UINT32_MAX);
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(patterns); i++) {
+        char rest[64], name[80];
+        (void)snprintf(rest, sizeof rest, patterns[i], pid, pidns, pid + (1ull << 32), 3709551616ull + pidns);
+        (void)snprintf(name, sizeof name, SHC_OS_TMP_PREFIX "%s", rest);
+        fix_write_file(name, "x", 1);
+        CHECK_OK(fix_sweep());
+        remove_private(name);
+    }
     fix_close();
 }
 
