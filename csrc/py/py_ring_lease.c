@@ -96,7 +96,7 @@ typedef struct reservation {
     int status;
     Py_ssize_t exports;
     pyshc_shared_t *viewed; /* once its memory was asked for: NumPy keeps the reservation, but not the buffer */
-    PyObject *view;         /* what `with` handed out: memoryview or ndarray */
+    PyObject *view;         /* weak reference to what `with` handed out, memoryview or ndarray: it holds us */
     PyObject *shape;        /* reserve_array: how to make the ndarray */
     PyObject *dtype;
 } reservation_t;
@@ -274,35 +274,26 @@ check_unused(const reservation_t *r)
     return false;
 }
 
-/* The array that `with` handed out, if it is still alive, becomes read-only. It is known by a weak reference: it
- * holds the reservation, and NumPy's arrays take no part in garbage collection. */
-static bool
-freeze_array(reservation_t *r)
-{
-    PyObject *array = PyObject_CallNoArgs(r->view);
-    if (array == NULL)
-        return false;
-    PyObject *done = array != Py_None ? PyObject_CallMethod(array, "setflags", "O", Py_False) : Py_NewRef(Py_None);
-    Py_DECREF(array);
-    Py_XDECREF(done);
-    Py_CLEAR(r->view);
-    return done != NULL;
-}
-
-/* Takes back what `with` handed out. A memoryview is released; an array becomes read-only. False: still in use. */
+/* Takes back what `with` handed out, if it is still alive: a memoryview is released, an array becomes read-only. False
+ * with an exception: the memory is still in use, by a view that is not known here. */
 static bool
 recall_view(reservation_t *r)
 {
-    if (r->view == NULL)
-        return check_unused(r);
-    if (r->dtype != NULL)
-        return freeze_array(r);
-    PyObject *done = PyObject_CallMethod(r->view, "release", NULL);
-    if (done == NULL)
-        return false;
-    Py_DECREF(done);
-    Py_CLEAR(r->view);
-    return check_unused(r); /* a memoryview of a memoryview is not known to the latter */
+    if (r->view != NULL) {
+        PyObject *view = PyObject_CallNoArgs(r->view), *done = NULL;
+        if (view == Py_None)
+            done = Py_NewRef(Py_None);
+        else if (view != NULL && r->dtype != NULL)
+            done = PyObject_CallMethod(view, "setflags", "O", Py_False);
+        else if (view != NULL)
+            done = PyObject_CallMethod(view, "release", NULL);
+        Py_XDECREF(view);
+        if (done == NULL)
+            return false;
+        Py_DECREF(done);
+        Py_CLEAR(r->view);
+    }
+    return check_unused(r);
 }
 
 /* Sends what was reserved. False with an exception: a view is in use; or the channel was shut down meanwhile, and the
@@ -359,30 +350,27 @@ reservation_abort(PyObject *self, PyObject *Py_UNUSED(unused))
     if (!check_open(r))
         return NULL;
     if (!recall_view(r))
-        PyErr_Clear(); /* nothing is sent, so a view that stays alive shows memory that is not a message */
+        PyErr_Clear();  /* nothing is sent, so a view that stays alive shows memory that is not a message */
+    if (!check_open(r)) /* Python code ran since it was last looked at */
+        return NULL;
     finish(r, ABORTED, 0);
     Py_RETURN_NONE;
 }
 
+/* A view holds the reservation, so that its memory stays; the reservation knows the view by a weak reference only. Who
+ * drops both has ended the reservation, without the help of the collector. */
 static PyObject *
-hand_out_memory(reservation_t *r)
+hand_out(reservation_t *r)
 {
-    if (r->view == NULL)
-        r->view = PyMemoryView_FromObject((PyObject *)r);
-    return Py_XNewRef(r->view);
-}
-
-static PyObject *
-hand_out_array(reservation_t *r)
-{
-    PyObject *array = pyshc_array_over(r->handle->st, (PyObject *)r, r->shape, r->dtype);
-    PyObject *known = array != NULL ? PyWeakref_NewRef(array, NULL) : NULL;
+    PyObject *view = r->dtype != NULL ? pyshc_array_over(r->handle->st, (PyObject *)r, r->shape, r->dtype)
+                                      : PyMemoryView_FromObject((PyObject *)r);
+    PyObject *known = view != NULL ? PyWeakref_NewRef(view, NULL) : NULL;
     if (known == NULL) {
-        Py_XDECREF(array);
+        Py_XDECREF(view);
         return NULL;
     }
     Py_XSETREF(r->view, known);
-    return array;
+    return view;
 }
 
 static PyObject *
@@ -391,7 +379,11 @@ reservation_enter(PyObject *self, PyObject *Py_UNUSED(unused))
     reservation_t *r = (reservation_t *)self;
     if (!check_open(r))
         return NULL;
-    return r->dtype != NULL ? hand_out_array(r) : hand_out_memory(r);
+    PyObject *view = r->view != NULL ? PyObject_CallNoArgs(r->view) : Py_NewRef(Py_None);
+    if (view != Py_None)
+        return view; /* entered again: the same one, or an exception */
+    Py_DECREF(view);
+    return hand_out(r);
 }
 
 static PyObject *
@@ -460,6 +452,7 @@ reservation_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* No tp_clear: a cycle through the handle is broken in the dict of the handle's subclass. */
 static int
 reservation_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -467,14 +460,6 @@ reservation_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(r->handle);
     Py_VISIT(r->view);
-    return 0;
-}
-
-/* The view refers back to the reservation: dropping it ends the cycle. */
-static int
-reservation_clear(PyObject *self)
-{
-    Py_CLEAR(((reservation_t *)self)->view);
     return 0;
 }
 
@@ -495,7 +480,6 @@ static PyType_Slot reservation_slots[] = {
     {Py_tp_doc, (void *)reservation_doc},
     {Py_tp_dealloc, reservation_dealloc},
     {Py_tp_traverse, reservation_traverse},
-    {Py_tp_clear, reservation_clear},
     {Py_tp_methods, reservation_methods},
     {Py_bf_getbuffer, reservation_getbuffer},
     {Py_bf_releasebuffer, reservation_releasebuffer},
