@@ -104,9 +104,15 @@ typedef struct reservation {
 int
 pyshc_ring_check_reserved(pyshc_handle_t *h)
 {
-    if (SHC_LIKELY(!h->shared->reserved))
+    uint64_t reserver = shc_a64_load_relaxed(&h->shared->reserver);
+    if (SHC_LIKELY(reserver == 0))
         return 0;
-    PyErr_Format(PyExc_BufferError, "%R has an open reservation: commit or abort it before the next message", h);
+    if (reserver != pyshc_thread_number())
+        return shc_ring_shutdown_flags(&h->shared->ring) != 0 ? SHC_SHUTDOWN : PYSHC_RESERVED;
+    PyErr_Format(PyExc_BufferError,
+                 "%R has an open reservation, made by this thread, which would wait for itself: commit or abort it "
+                 "before the next message",
+                 h);
     return PYSHC_RAISED;
 }
 
@@ -152,7 +158,7 @@ reserve_attempt(pyshc_operation_t *base)
     if (r == 0)
         r = op->plan != NULL ? claim_array(op) : claim_bytes(op);
     if (r == 0) {
-        shared->reserved = true;
+        shc_a64_store_relaxed(&shared->reserver, pyshc_thread_number());
         pyshc_shared_add_end_user(shared, SHC_RING_PRODUCER);
         op->reservation->shared = shared;
         op->reservation->epoch = shared->seg.epoch;
@@ -176,7 +182,7 @@ reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t dea
                                   .would_block = SHC_FULL,
                                   .event = &h->shared->ring.shm->space,
                                   .spin = &h->shared->send_spin};
-    int status = pyshc_wait(&op.base, deadline_ns);
+    int status = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     if (status == 0) {
         r->status = OPEN;
         return r;
@@ -246,9 +252,10 @@ finish(reservation_t *r, int status, size_t length)
             shc_ring_stage(&shared->ring, (uint32_t)length, r->tag);
             shc_ring_publish(&shared->ring);
         }
-        shared->reserved = false;
+        shc_a64_store_relaxed(&shared->reserver, 0);
         if (entered)
             pyshc_mutex_unlock(&shared->send_lock);
+        shc_event_notify_all(&shared->reservation_over);
         if (status == COMMITTED)
             shc_event_notify_one(&shared->ring.shm->items);
     }

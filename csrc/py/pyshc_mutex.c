@@ -4,6 +4,16 @@
 
 _Thread_local char pyshc_thread_mark;
 
+uint64_t
+pyshc_thread_number(void)
+{
+    static shc_a64_t last;
+    static _Thread_local uint64_t number;
+    if (number == 0)
+        number = shc_a64_fetch_add_relaxed(&last, 1) + 1;
+    return number;
+}
+
 bool
 pyshc_mutex_wait(pyshc_mutex_t *mutex)
 {

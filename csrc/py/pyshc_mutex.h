@@ -24,6 +24,10 @@ pyshc_thread_id(void)
     return (uint64_t)(uintptr_t)&pyshc_thread_mark;
 }
 
+/* A number that this thread alone has, in all the life of the process: the address above is used again when a thread
+ * has ended. */
+uint64_t pyshc_thread_number(void);
+
 /* Slow half; false with RuntimeError set if this thread holds it. */
 bool pyshc_mutex_wait(pyshc_mutex_t *mutex);
 

@@ -43,7 +43,9 @@ typedef struct pyshc_shared {
     /* producer's end of this process */
     pyshc_mutex_t send_lock;
     pyshc_spin_t send_spin;
-    bool reserved;
+    shc_a64_t reserver; /* pyshc_thread_number() of who has an open reservation, 0: nobody; stored under send_lock */
+    shc_event_shm_t reservation_over; /* where threads of this process wait for that; not in shared memory */
+    pyshc_spin_t reservation_spin;
     uint8_t pad0[SHC_HOT_PAD];
     /* consumer's end of this process */
     pyshc_mutex_t receive_lock;
