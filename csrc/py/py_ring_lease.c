@@ -85,6 +85,9 @@ enum {
     ABORTED
 };
 
+/* May be committed, aborted and viewed by any thread: critical sections keep them apart where nothing else does. A
+ * section is suspended when something inside it waits, so what was checked before Python's own functions were called is
+ * checked again. */
 typedef struct reservation {
     PyObject_HEAD pyshc_handle_t *handle; /* strong */
     pyshc_shared_t *shared;
@@ -323,6 +326,19 @@ PyDoc_STRVAR(commit_doc, "commit($self, /, nbytes=None)\n--\n\n"
                          "change any more. An array of\n"
                          "reserve_array() becomes read-only instead.");
 
+/* The length that commit() was asked to send; false with an exception if that cannot be. */
+static bool
+parse_length(const reservation_t *r, PyObject *nbytes, uint64_t *length)
+{
+    *length = r->length;
+    if (nbytes == NULL || nbytes == Py_None)
+        return true;
+    if (r->dtype == NULL)
+        return pyshc_parse_integer(nbytes, "nbytes", 0, r->length, length);
+    PyErr_SetString(PyExc_TypeError, "an array is sent whole: commit() takes nbytes only after reserve()");
+    return false;
+}
+
 static PyObject *
 reservation_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -330,38 +346,40 @@ reservation_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyOb
     reservation_t *r = (reservation_t *)self;
     PyObject *values[1];
     uint64_t length;
-    if (!pyshc_parse("commit", args, nargs, kwnames, names, 1, 1, 0, values) || !check_open(r))
+    bool sent;
+    if (!pyshc_parse("commit", args, nargs, kwnames, names, 1, 1, 0, values))
         return NULL;
-    length = r->length;
-    if (values[0] != NULL && values[0] != Py_None) {
-        if (r->dtype != NULL) {
-            PyErr_SetString(PyExc_TypeError, "an array is sent whole: commit() takes nbytes only after reserve()");
-            return NULL;
-        }
-        if (!pyshc_parse_integer(values[0], "nbytes", 0, r->length, &length))
-            return NULL;
-    }
-    if (!send_reserved(r, (size_t)length))
-        return NULL;
-    Py_RETURN_NONE;
+    PYSHC_CRITICAL_BEGIN(self);
+    sent = check_open(r) && parse_length(r, values[0], &length) && send_reserved(r, (size_t)length);
+    PYSHC_CRITICAL_END();
+    return sent ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(
     abort_doc,
     "abort($self, /)\n--\n\nGive the reserved memory back; nothing is sent. Views of it must not be used any more.");
 
-static PyObject *
-reservation_abort(PyObject *self, PyObject *Py_UNUSED(unused))
+static bool
+give_back(reservation_t *r)
 {
-    reservation_t *r = (reservation_t *)self;
     if (!check_open(r))
-        return NULL;
+        return false;
     if (!recall_view(r))
         PyErr_Clear();  /* nothing is sent, so a view that stays alive shows memory that is not a message */
     if (!check_open(r)) /* Python code ran since it was last looked at */
-        return NULL;
+        return false;
     finish(r, ABORTED, 0);
-    Py_RETURN_NONE;
+    return true;
+}
+
+static PyObject *
+reservation_abort(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    bool done;
+    PYSHC_CRITICAL_BEGIN(self);
+    done = give_back((reservation_t *)self);
+    PYSHC_CRITICAL_END();
+    return done ? Py_NewRef(Py_None) : NULL;
 }
 
 /* A view holds the reservation, so that its memory stays; the reservation knows the view by a weak reference only. Who
@@ -381,9 +399,8 @@ hand_out(reservation_t *r)
 }
 
 static PyObject *
-reservation_enter(PyObject *self, PyObject *Py_UNUSED(unused))
+enter(reservation_t *r)
 {
-    reservation_t *r = (reservation_t *)self;
     if (!check_open(r))
         return NULL;
     PyObject *view = r->view != NULL ? PyObject_CallNoArgs(r->view) : Py_NewRef(Py_None);
@@ -394,38 +411,55 @@ reservation_enter(PyObject *self, PyObject *Py_UNUSED(unused))
 }
 
 static PyObject *
+reservation_enter(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    PyObject *view;
+    PYSHC_CRITICAL_BEGIN(self);
+    view = enter((reservation_t *)self);
+    PYSHC_CRITICAL_END();
+    return view;
+}
+
+/* At the end of a block. False with an exception. */
+static bool
+leave(reservation_t *r, bool failed)
+{
+    if (r->status != OPEN || r->epoch != shc_self_epoch(&pyshc_self))
+        return true; /* committed or aborted inside the block; or forked there: it is the parent's */
+    if (failed)
+        return give_back(r);
+    if (send_reserved(r, r->length))
+        return true;
+    if (r->status != OPEN)
+        return false;
+    /* The message was not sent because a view is alive: that is what the user must hear. */
+    PyErr_Clear();
+    if (give_back(r))
+        PyErr_SetString(PyExc_BufferError, "the message was not sent: a view of the reserved memory is still in use; "
+                                           "release it before the block ends, or use reserve_array()");
+    return false;
+}
+
+static PyObject *
 reservation_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    reservation_t *r = (reservation_t *)self;
-    if (r->status != OPEN || r->epoch != shc_self_epoch(&pyshc_self))
-        Py_RETURN_NONE; /* committed or aborted inside the block; or forked there: it is the parent's */
-    bool failed = nargs > 0 && args[0] != Py_None;
-    if (!failed && check_open(r)) {
-        if (send_reserved(r, r->length))
-            Py_RETURN_NONE;
-        if (r->status != OPEN)
-            return NULL;
-    }
-    PyObject *result = reservation_abort(self, NULL);
-    if (failed)
-        return result;
-    /* The message was not sent because a view is alive: that is what the user must hear. */
-    Py_XDECREF(result);
-    PyErr_SetString(PyExc_BufferError, "the message was not sent: a view of the reserved memory is still in use; "
-                                       "release it before the block ends, or use reserve_array()");
-    return NULL;
+    bool done;
+    PYSHC_CRITICAL_BEGIN(self);
+    done = leave((reservation_t *)self, nargs > 0 && args[0] != Py_None);
+    PYSHC_CRITICAL_END();
+    return done ? Py_NewRef(Py_None) : NULL;
 }
 
 static int
-reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
+export_memory(reservation_t *r, Py_buffer *view, int flags)
 {
-    reservation_t *r = (reservation_t *)self;
     if (!check_open(r)) {
         view->obj = NULL;
         PyErr_SetString(PyExc_BufferError, "the reservation is over");
         return -1;
     }
-    if (PyBuffer_FillInfo(view, self, r->payload + r->offset, (Py_ssize_t)(r->length - r->offset), 0, flags) < 0)
+    uint8_t *memory = r->payload + r->offset;
+    if (PyBuffer_FillInfo(view, (PyObject *)r, memory, (Py_ssize_t)(r->length - r->offset), 0, flags) < 0)
         return -1;
     if (r->viewed == NULL) {
         r->viewed = r->shared;
@@ -435,10 +469,22 @@ reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
     return 0;
 }
 
+static int
+reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+    int done;
+    PYSHC_CRITICAL_BEGIN(self);
+    done = export_memory((reservation_t *)self, view, flags);
+    PYSHC_CRITICAL_END();
+    return done;
+}
+
 static void
 reservation_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 {
+    PYSHC_CRITICAL_BEGIN(self);
     ((reservation_t *)self)->exports--;
+    PYSHC_CRITICAL_END();
 }
 
 static void
