@@ -411,6 +411,20 @@ def test_a_signal_handler_may_raise(alarm, call, spin):
         assert_usable(channel)
 
 
+@pytest.mark.parametrize("spin", [None, 0.05])
+def test_a_signal_handler_may_raise_while_another_thread_has_a_reservation(alarm, spin):
+    with RingBufferChannel(4, spin=spin) as channel:
+        made = []
+        thread = threading.Thread(target=lambda: made.append(channel.reserve(3)))
+        thread.start()
+        thread.join()
+        alarm(0.03)
+        with pytest.raises(Interrupted):
+            channel.send("has to wait")
+        made.pop().abort()
+        assert_usable(channel)
+
+
 def test_keyboard_interrupt(channel, alarm):
     alarm(0.03, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):

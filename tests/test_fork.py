@@ -178,6 +178,46 @@ def test_a_fork_inside_a_reservation(channel):
     assert channel.receive() == b"12345"
 
 
+def test_a_fork_while_a_thread_waits_for_a_reservation(channel):
+    """In the child there is neither: the end is the parent's, and then the child's own."""
+    reservation = channel.reserve(5)
+    thread = threading.Thread(target=channel.send, args=["waited"])
+    thread.start()
+    thread.join(0.05)
+
+    def child():
+        with pytest.raises(BusyError, match=str(os.getppid())):
+            channel.send("not mine")
+        channel.clear()
+        channel.close()
+
+    assert forked(child) == 0
+    assert thread.is_alive()
+    reservation.commit()
+    thread.join()
+    assert channel.receive_batch(9) == [bytes(5), "waited"]
+
+
+def test_a_child_takes_the_end_of_a_parent_that_had_reserved():
+    """What the parent's threads had reserved is not kept in the child's memory."""
+
+    def parent(channel):
+        reservation = channel.reserve(5)
+
+        def child():
+            until(lambda: not any(p.holds for p in channel.stats().participants if p.alive))
+            channel.send("by the child", timeout=0)
+
+        pid = fork_worker(child)
+        del reservation
+        channel.close()
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    with RingBufferChannel(8) as channel:
+        assert forked(parent, channel) == 0
+        assert channel.receive(timeout=0) == "by the child"
+
+
 def test_the_ends_of_a_child_that_was_killed(channel):
     def child():
         channel.send_batch([1, 2, 3])

@@ -666,6 +666,100 @@ def test_dropping_a_reservation_aborts(channel):
     assert channel.receive() == "next"
 
 
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+RESERVE = {"reserve": lambda ch: ch.reserve(10), "reserve_array": lambda ch: ch.reserve_array(10, "u1")}
+
+
+@pytest.mark.parametrize("reserve", RESERVE.values(), ids=RESERVE)
+class TestAReservationThatIsDropped:
+    """It is over at once: no reference cycle waits for the collector."""
+
+    def test_after_it_was_entered(self, channel, no_collector, reserve):
+        reserve(channel).__enter__()
+        assert channel.try_send("next")
+        reservation = reserve(channel)
+        view = reservation.__enter__()
+        del view, reservation
+        assert channel.try_send("after that")
+        assert channel.receive_batch(9) == ["next", "after that"]
+
+    def test_while_its_view_is_alive(self, channel, no_collector, reserve):
+        reservation = reserve(channel)
+        view = reservation.__enter__()
+        del reservation
+        view[:] = 7 if isinstance(view, np.ndarray) else b"x" * 10
+        with pytest.raises(BufferError, match="open reservation"):
+            channel.try_send("the view holds it")
+        del view
+        assert channel.try_send("next")
+        assert channel.receive() == "next"
+
+    def test_with_the_generator_that_made_it(self, channel, no_collector, reserve):
+        def produce():
+            with reserve(channel) as view:
+                yield view
+                raise AssertionError("it goes on")
+
+        producing = produce()
+        view = next(producing)
+        del producing
+        assert channel.try_send("next")
+        assert channel.receive_batch(9) == ["next"]
+        with pytest.raises(ValueError, match="released|read-only"):
+            view[0] = 1
+
+    def test_in_an_exception(self, channel, no_collector, reserve):
+        def fail():
+            reservation = reserve(channel)
+            view = reservation.__enter__()
+            raise KeyError(len(view))
+
+        with pytest.raises(KeyError) as caught:
+            fail()
+        with pytest.raises(BufferError, match="open reservation"):
+            channel.try_send("the traceback holds it")
+        caught.value.__traceback__ = None
+        del caught
+        assert channel.try_send("next")
+
+
+def test_a_reservation_that_is_entered_again(channel):
+    reservation = channel.reserve(3)
+    with reservation as room, reservation as same:
+        assert same is room
+        room[:] = b"abc"
+    assert channel.receive() == b"abc"
+    reservation = channel.reserve_array(3, "u1")
+    with reservation as array, reservation as same:
+        assert same is array
+        array[:] = 7
+    assert not array.flags.writeable
+    assert channel.receive().tolist() == [7, 7, 7]
+    reservation = channel.reserve(3)
+    reservation.__enter__()
+    with reservation as room:  # the first one is gone
+        room[:] = b"abc"
+    assert channel.receive() == b"abc"
+
+
+def test_a_view_of_a_reserved_array_prevents_sending(channel):
+    reservation = channel.reserve_array(3, "u1")
+    view = memoryview(reservation)
+    with pytest.raises(BufferError, match="in use"):
+        reservation.commit()
+    view[:] = b"abc"
+    view.release()
+    reservation.commit()
+    assert bytes(channel.receive()) == b"abc"
+
+
 def test_one_reservation_at_a_time(channel):
     with channel.reserve(3) as room:
         for call in (

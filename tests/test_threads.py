@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import until
+from helpers import Peer, until
 
 from shmcomm import BusyError, Empty, Full, RingBufferChannel, ShutDown
 
@@ -262,12 +262,193 @@ def test_close_while_others_work():
             assert "closed" in str(error)
 
 
-def test_a_reservation_in_one_thread_and_sends_in_another(channel):
-    with channel.reserve(3) as room:
-        worker = Worker(channel.send, "meanwhile").finish()
-        assert isinstance(worker.error, BufferError)
-        room[:] = b"abc"
-    assert channel.receive() == b"abc"
+# ---- one thread has a reservation, others want the sending end ----
+
+
+def reserve_and_fill(ch, timeout=None):
+    with ch.reserve(4, timeout) as room:
+        room[:] = b"more"
+
+
+def reserve_array_and_fill(ch, timeout=None):
+    with ch.reserve_array(4, "S1", timeout) as array:
+        array[:] = [b"m", b"o", b"r", b"e"]
+
+
+SENDING = {
+    "send": lambda ch, t=None: ch.send(b"more", t),
+    "send complex": lambda ch, t=None: ch.send([b"more"], t),
+    "send_batch": lambda ch, t=None: ch.send_batch([b"more"], t),
+    "send_batch of an iterator": lambda ch, t=None: ch.send_batch(iter([b"more"]), t),
+    "reserve": reserve_and_fill,
+    "reserve_array": reserve_array_and_fill,
+}
+SPINS = [None, 0, 0.2]
+
+
+def content(message):
+    return message[0] if isinstance(message, list) else bytes(message)
+
+
+@pytest.fixture(params=SPINS, ids=lambda spin: f"spin {spin}")
+def spinning(request):
+    with RingBufferChannel(4, spin=request.param) as made:
+        yield made
+
+
+def begin_to_wait(call, *arguments):
+    """A worker that waits for a reservation: nothing shows it but that it does not end."""
+    worker = Worker(call, *arguments)
+    worker.join(0.03)
+    assert worker.is_alive(), worker.error
+    return worker
+
+
+@pytest.mark.parametrize("call", SENDING.values(), ids=SENDING)
+class TestAnotherThreadHasAReservation:
+    def test_that_is_committed(self, spinning, call):
+        with spinning.reserve(5) as room:
+            worker = begin_to_wait(call, spinning)
+            assert len(spinning) == 0
+            room[:] = b"first"
+        assert worker.finish().error is None
+        assert list(map(content, spinning.receive_batch(9))) == [b"first", b"more"]
+
+    def test_that_is_aborted(self, spinning, call):
+        reservation = spinning.reserve(5)
+        worker = begin_to_wait(call, spinning)
+        reservation.abort()
+        assert worker.finish().error is None
+        assert content(spinning.receive()) == b"more"
+
+    def test_that_is_dropped(self, spinning, call):
+        reservation = spinning.reserve(5)
+        worker = begin_to_wait(call, spinning)
+        del reservation
+        assert worker.finish().error is None
+        assert content(spinning.receive()) == b"more"
+
+    @pytest.mark.parametrize("timeout", [0, 0.001, 0.06])
+    def test_for_too_long(self, spinning, call, timeout):
+        with spinning.reserve(5) as room:
+            worker = Worker(call, spinning, timeout).finish()
+            assert isinstance(worker.error, Full), worker.error
+            assert "another thread" in str(worker.error)
+            room[:] = b"first"
+        assert spinning.receive_batch(9) == [b"first"]
+        call(spinning, 0)
+        assert content(spinning.receive()) == b"more"
+
+    def test_and_the_handle_is_closed(self, spinning, call):
+        other = RingBufferChannel.attach(spinning.name, spin=0)
+        with spinning.reserve(5) as room:
+            worker = begin_to_wait(call, other)
+            other.close()
+            assert isinstance(worker.finish().error, ValueError)
+            assert "closed" in str(worker.error)
+            room[:] = b"first"
+        assert spinning.receive() == b"first"
+
+    def test_and_the_channel_is_shut_down(self, spinning, call):
+        with pytest.raises(ShutDown), spinning.reserve(5):
+            worker = begin_to_wait(call, spinning)
+            spinning.shutdown()
+            assert isinstance(worker.finish().error, ShutDown)
+            assert isinstance(Worker(call, spinning, 0).finish().error, ShutDown)
+
+    def test_until_the_channel_is_full(self, spinning, call):
+        """It waits for the one, and then for the other."""
+        spinning.send_batch(range(3))
+        with spinning.reserve(5) as room:
+            worker = begin_to_wait(call, spinning)
+            room[:] = b"first"
+        until(lambda: spinning.stats().waiters)
+        assert spinning.receive() == 0
+        assert worker.finish().error is None
+        assert list(map(content, spinning.receive_batch(9)[2:])) == [b"first", b"more"]
+
+
+def test_another_process_shuts_down_while_a_thread_waits_for_a_reservation(spinning):
+    with Peer() as peer, pytest.raises(ShutDown), spinning.reserve(5):
+        worker = begin_to_wait(spinning.send, "more")
+        peer("RingBufferChannel.attach(name).shutdown()", name=spinning.name)
+        assert isinstance(worker.finish().error, ShutDown)
+
+
+@pytest.mark.parametrize("call", [RingBufferChannel.try_send, RingBufferChannel.enqueue])
+@pytest.mark.parametrize("message", [1, [1]])
+def test_trying_does_not_wait_for_a_reservation(channel, call, message):
+    reservation = channel.reserve(5)
+    assert Worker(call, channel, message).finish().result is False
+    with pytest.raises(BufferError, match="made by this thread, which would wait for itself"):
+        call(channel, message)
+    channel.shutdown()
+    assert isinstance(Worker(call, channel, message).finish().error, ShutDown)
+    reservation.abort()
+
+
+def test_all_who_wait_for_a_reservation_go_on(spinning):
+    for _ in range(5):
+        with spinning.reserve(1):
+            workers = [Worker(spinning.send, number) for number in range(3)]
+            workers[-1].join(0.01)
+        assert spinning.receive() == b"\0"
+        assert sorted(spinning.receive() for _ in workers) == [0, 1, 2]
+        assert [worker.finish().error for worker in workers] == [None] * 3
+
+
+def test_a_reservation_that_another_thread_commits(channel):
+    reservation = channel.reserve(3)
+    memoryview(reservation)[:] = b"abc"
+    waiting = begin_to_wait(channel.send, "waited")
+    with pytest.raises(BufferError, match="made by this thread"):
+        channel.send("by who made it")
+    assert Worker(reservation.commit).finish().error is None
+    assert waiting.finish().error is None
+    assert channel.receive_batch(9) == [b"abc", "waited"]
+    channel.send("by who made it")
+    assert channel.receive() == "by who made it"
+
+
+def test_a_reservation_of_a_thread_that_has_ended(channel):
+    """Nobody is it any more, not even who gets its number from the system."""
+    reservation = Worker(channel.reserve, 3).finish().result
+    for _ in range(20):
+        assert Worker(channel.try_send, "refused").finish().result is False
+    with pytest.raises(Full, match="another thread"):
+        channel.send("refused", timeout=0.01)
+    waiting = begin_to_wait(channel.send, "waited")
+    reservation.commit(0)
+    assert waiting.finish().error is None
+    assert channel.receive_batch(9) == [b"", "waited"]
+
+
+def test_threads_that_reserve_and_send():
+    """Each message arrives once, and those of one thread in order, whoever has to wait for whom."""
+    count = 150
+
+    def produce(channel, number):
+        for i in range(count):
+            message = b"%d %d" % (number, i)
+            if i % 3 == 0:
+                with channel.reserve(len(message)) as room:
+                    time.sleep(0)
+                    room[:] = message
+            elif i % 3 == 1:
+                channel.send_batch([message])
+            else:
+                channel.send([message])
+            if i % 10 == 0:
+                channel.reserve(5).abort()
+
+    with RingBufferChannel(3) as channel:
+        workers = [Worker(produce, channel, number) for number in range(4)]
+        received = [content(channel.receive(timeout=30)) for _ in range(4 * count)]
+        assert [worker.finish().error for worker in workers] == [None] * 4
+        for number in range(4):
+            mine = [message for message in received if message.startswith(b"%d " % number)]
+            assert mine == [b"%d %d" % (number, i) for i in range(count)]
+        assert channel.is_empty()
 
 
 def test_timeouts_under_contention(channel):

@@ -45,7 +45,7 @@
 
 /* A number that is this living thread's alone in its process. */
 static SHC_ALWAYS_INLINE uintptr_t
-shc_thread_number(void)
+shc_thread_pointer(void)
 {
 #if defined(__x86_64__)
     uintptr_t number;

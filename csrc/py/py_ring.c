@@ -24,6 +24,7 @@ wake_ring(pyshc_shared_t *shared)
 {
     shc_event_notify_all(&shared->ring.shm->items);
     shc_event_notify_all(&shared->ring.shm->space);
+    shc_event_notify_all(&shared->reservation_over);
 }
 
 const pyshc_kind_t pyshc_ring_kind = {
@@ -322,6 +323,10 @@ pyshc_ring_raise(pyshc_handle_t *h, int status)
 {
     if (status == PYSHC_RAISED)
         return NULL;
+    if (status == PYSHC_RESERVED) {
+        PyErr_Format(h->st->Full, "%R: another thread has not yet committed or aborted its reservation", h);
+        return NULL;
+    }
     if (status == SHC_E_TOO_LARGE) {
         PyErr_Format(h->st->MessageTooLargeError,
                      "the message is larger than %R can ever hold (%llu bytes): create it with a larger buffer_size", h,
@@ -406,6 +411,7 @@ ring_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
         !pyshc_handle_pin(h))
         return NULL;
     shc_ring_shutdown(&h->shared->ring, immediate);
+    shc_event_notify_all(&h->shared->reservation_over);
     pyshc_handle_unpin(h);
     Py_RETURN_NONE;
 }

@@ -61,11 +61,18 @@ PyObject *pyshc_ring_next(PyObject *self);
 PyObject *pyshc_ring_reserve(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
-/* Raises what a status of an operation on h stands for; returns NULL. */
+/* Raises what a status of an operation on h stands for; returns NULL. PYSHC_RESERVED is Full: the time was over. */
 PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
 
-/* Finds room for a payload and keeps the producer's end for a reservation. */
+/* Beside the core's codes and those of the codec: another thread of this process has a reservation open. */
+#define PYSHC_RESERVED 1101
+
+/* Whether the sending end, which is entered, is kept by a reservation: 0 if not; PYSHC_RAISED (BufferError) if it is
+ * this thread's, which would wait for itself; PYSHC_RESERVED if it is another's, or SHC_SHUTDOWN. */
 SHC_MUST_USE int pyshc_ring_check_reserved(pyshc_handle_t *h);
+
+/* pyshc_wait() for an operation that sends, and whose attempt may return PYSHC_RESERVED: waits for that, too. */
+SHC_MUST_USE int pyshc_ring_wait_to_send(pyshc_operation_t *op, uint64_t deadline_ns);
 
 /* A lease over a message: exports exactly [payload, payload + length), read-only. */
 typedef struct pyshc_lease {

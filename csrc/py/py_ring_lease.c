@@ -85,6 +85,9 @@ enum {
     ABORTED
 };
 
+/* May be committed, aborted and viewed by any thread: critical sections keep them apart where nothing else does. A
+ * section is suspended when something inside it waits, so what was checked before Python's own functions were called is
+ * checked again. */
 typedef struct reservation {
     PyObject_HEAD pyshc_handle_t *handle; /* strong */
     pyshc_shared_t *shared;
@@ -96,7 +99,7 @@ typedef struct reservation {
     int status;
     Py_ssize_t exports;
     pyshc_shared_t *viewed; /* once its memory was asked for: NumPy keeps the reservation, but not the buffer */
-    PyObject *view;         /* what `with` handed out: memoryview or ndarray */
+    PyObject *view;         /* weak reference to what `with` handed out, memoryview or ndarray: it holds us */
     PyObject *shape;        /* reserve_array: how to make the ndarray */
     PyObject *dtype;
 } reservation_t;
@@ -104,9 +107,15 @@ typedef struct reservation {
 int
 pyshc_ring_check_reserved(pyshc_handle_t *h)
 {
-    if (SHC_LIKELY(!h->shared->reserved))
+    uint64_t reserver = shc_a64_load_relaxed(&h->shared->reserver);
+    if (SHC_LIKELY(reserver == 0))
         return 0;
-    PyErr_Format(PyExc_BufferError, "%R has an open reservation: commit or abort it before the next message", h);
+    if (reserver != pyshc_thread_number())
+        return shc_ring_shutdown_flags(&h->shared->ring) != 0 ? SHC_SHUTDOWN : PYSHC_RESERVED;
+    PyErr_Format(PyExc_BufferError,
+                 "%R has an open reservation, made by this thread, which would wait for itself: commit or abort it "
+                 "before the next message",
+                 h);
     return PYSHC_RAISED;
 }
 
@@ -152,7 +161,7 @@ reserve_attempt(pyshc_operation_t *base)
     if (r == 0)
         r = op->plan != NULL ? claim_array(op) : claim_bytes(op);
     if (r == 0) {
-        shared->reserved = true;
+        shc_a64_store_relaxed(&shared->reserver, pyshc_thread_number());
         pyshc_shared_add_end_user(shared, SHC_RING_PRODUCER);
         op->reservation->shared = shared;
         op->reservation->epoch = shared->seg.epoch;
@@ -175,9 +184,8 @@ reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t dea
                                   .handle = h,
                                   .would_block = SHC_FULL,
                                   .event = &h->shared->ring.shm->space,
-                                  .spin = &h->shared->send_spin,
-                                  .pace = &h->shared->send_pace};
-    int status = pyshc_wait(&op.base, deadline_ns);
+                                  .spin = &h->shared->send_spin};
+    int status = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     if (status == 0) {
         r->status = OPEN;
         return r;
@@ -247,9 +255,10 @@ finish(reservation_t *r, int status, size_t length)
             shc_ring_stage(&shared->ring, (uint32_t)length, r->tag);
             shc_ring_publish(&shared->ring);
         }
-        shared->reserved = false;
+        shc_a64_store_relaxed(&shared->reserver, 0);
         if (entered)
             pyshc_mutex_unlock(&shared->send_lock);
+        shc_event_notify_all(&shared->reservation_over);
         if (status == COMMITTED)
             shc_event_notify_one(&shared->ring.shm->items);
     }
@@ -275,35 +284,26 @@ check_unused(const reservation_t *r)
     return false;
 }
 
-/* The array that `with` handed out, if it is still alive, becomes read-only. It is known by a weak reference: it
- * holds the reservation, and NumPy's arrays take no part in garbage collection. */
-static bool
-freeze_array(reservation_t *r)
-{
-    PyObject *array = PyObject_CallNoArgs(r->view);
-    if (array == NULL)
-        return false;
-    PyObject *done = array != Py_None ? PyObject_CallMethod(array, "setflags", "O", Py_False) : Py_NewRef(Py_None);
-    Py_DECREF(array);
-    Py_XDECREF(done);
-    Py_CLEAR(r->view);
-    return done != NULL;
-}
-
-/* Takes back what `with` handed out. A memoryview is released; an array becomes read-only. False: still in use. */
+/* Takes back what `with` handed out, if it is still alive: a memoryview is released, an array becomes read-only. False
+ * with an exception: the memory is still in use, by a view that is not known here. */
 static bool
 recall_view(reservation_t *r)
 {
-    if (r->view == NULL)
-        return check_unused(r);
-    if (r->dtype != NULL)
-        return freeze_array(r);
-    PyObject *done = PyObject_CallMethod(r->view, "release", NULL);
-    if (done == NULL)
-        return false;
-    Py_DECREF(done);
-    Py_CLEAR(r->view);
-    return check_unused(r); /* a memoryview of a memoryview is not known to the latter */
+    if (r->view != NULL) {
+        PyObject *view = PyObject_CallNoArgs(r->view), *done = NULL;
+        if (view == Py_None)
+            done = Py_NewRef(Py_None);
+        else if (view != NULL && r->dtype != NULL)
+            done = PyObject_CallMethod(view, "setflags", "O", Py_False);
+        else if (view != NULL)
+            done = PyObject_CallMethod(view, "release", NULL);
+        Py_XDECREF(view);
+        if (done == NULL)
+            return false;
+        Py_DECREF(done);
+        Py_CLEAR(r->view);
+    }
+    return check_unused(r);
 }
 
 /* Sends what was reserved. False with an exception: a view is in use; or the channel was shut down meanwhile, and the
@@ -326,6 +326,19 @@ PyDoc_STRVAR(commit_doc, "commit($self, /, nbytes=None)\n--\n\n"
                          "change any more. An array of\n"
                          "reserve_array() becomes read-only instead.");
 
+/* The length that commit() was asked to send; false with an exception if that cannot be. */
+static bool
+parse_length(const reservation_t *r, PyObject *nbytes, uint64_t *length)
+{
+    *length = r->length;
+    if (nbytes == NULL || nbytes == Py_None)
+        return true;
+    if (r->dtype == NULL)
+        return pyshc_parse_integer(nbytes, "nbytes", 0, r->length, length);
+    PyErr_SetString(PyExc_TypeError, "an array is sent whole: commit() takes nbytes only after reserve()");
+    return false;
+}
+
 static PyObject *
 reservation_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -333,101 +346,120 @@ reservation_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyOb
     reservation_t *r = (reservation_t *)self;
     PyObject *values[1];
     uint64_t length;
-    if (!pyshc_parse("commit", args, nargs, kwnames, names, 1, 1, 0, values) || !check_open(r))
+    bool sent;
+    if (!pyshc_parse("commit", args, nargs, kwnames, names, 1, 1, 0, values))
         return NULL;
-    length = r->length;
-    if (values[0] != NULL && values[0] != Py_None) {
-        if (r->dtype != NULL) {
-            PyErr_SetString(PyExc_TypeError, "an array is sent whole: commit() takes nbytes only after reserve()");
-            return NULL;
-        }
-        if (!pyshc_parse_integer(values[0], "nbytes", 0, r->length, &length))
-            return NULL;
-    }
-    if (!send_reserved(r, (size_t)length))
-        return NULL;
-    Py_RETURN_NONE;
+    PYSHC_CRITICAL_BEGIN(self);
+    sent = check_open(r) && parse_length(r, values[0], &length) && send_reserved(r, (size_t)length);
+    PYSHC_CRITICAL_END();
+    return sent ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(
     abort_doc,
     "abort($self, /)\n--\n\nGive the reserved memory back; nothing is sent. Views of it must not be used any more.");
 
+static bool
+give_back(reservation_t *r)
+{
+    if (!check_open(r))
+        return false;
+    if (!recall_view(r))
+        PyErr_Clear();  /* nothing is sent, so a view that stays alive shows memory that is not a message */
+    if (!check_open(r)) /* Python code ran since it was last looked at */
+        return false;
+    finish(r, ABORTED, 0);
+    return true;
+}
+
 static PyObject *
 reservation_abort(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    reservation_t *r = (reservation_t *)self;
-    if (!check_open(r))
-        return NULL;
-    if (!recall_view(r))
-        PyErr_Clear(); /* nothing is sent, so a view that stays alive shows memory that is not a message */
-    finish(r, ABORTED, 0);
-    Py_RETURN_NONE;
+    bool done;
+    PYSHC_CRITICAL_BEGIN(self);
+    done = give_back((reservation_t *)self);
+    PYSHC_CRITICAL_END();
+    return done ? Py_NewRef(Py_None) : NULL;
 }
 
+/* A view holds the reservation, so that its memory stays; the reservation knows the view by a weak reference only. Who
+ * drops both has ended the reservation, without the help of the collector. */
 static PyObject *
-hand_out_memory(reservation_t *r)
+hand_out(reservation_t *r)
 {
-    if (r->view == NULL)
-        r->view = PyMemoryView_FromObject((PyObject *)r);
-    return Py_XNewRef(r->view);
-}
-
-static PyObject *
-hand_out_array(reservation_t *r)
-{
-    PyObject *array = pyshc_array_over(r->handle->st, (PyObject *)r, r->shape, r->dtype);
-    PyObject *known = array != NULL ? PyWeakref_NewRef(array, NULL) : NULL;
+    PyObject *view = r->dtype != NULL ? pyshc_array_over(r->handle->st, (PyObject *)r, r->shape, r->dtype)
+                                      : PyMemoryView_FromObject((PyObject *)r);
+    PyObject *known = view != NULL ? PyWeakref_NewRef(view, NULL) : NULL;
     if (known == NULL) {
-        Py_XDECREF(array);
+        Py_XDECREF(view);
         return NULL;
     }
     Py_XSETREF(r->view, known);
-    return array;
+    return view;
+}
+
+static PyObject *
+enter(reservation_t *r)
+{
+    if (!check_open(r))
+        return NULL;
+    PyObject *view = r->view != NULL ? PyObject_CallNoArgs(r->view) : Py_NewRef(Py_None);
+    if (view != Py_None)
+        return view; /* entered again: the same one, or an exception */
+    Py_DECREF(view);
+    return hand_out(r);
 }
 
 static PyObject *
 reservation_enter(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    reservation_t *r = (reservation_t *)self;
-    if (!check_open(r))
-        return NULL;
-    return r->dtype != NULL ? hand_out_array(r) : hand_out_memory(r);
+    PyObject *view;
+    PYSHC_CRITICAL_BEGIN(self);
+    view = enter((reservation_t *)self);
+    PYSHC_CRITICAL_END();
+    return view;
+}
+
+/* At the end of a block. False with an exception. */
+static bool
+leave(reservation_t *r, bool failed)
+{
+    if (r->status != OPEN || r->epoch != shc_self_epoch(&pyshc_self))
+        return true; /* committed or aborted inside the block; or forked there: it is the parent's */
+    if (failed)
+        return give_back(r);
+    if (send_reserved(r, r->length))
+        return true;
+    if (r->status != OPEN)
+        return false;
+    /* The message was not sent because a view is alive: that is what the user must hear. */
+    PyErr_Clear();
+    if (give_back(r))
+        PyErr_SetString(PyExc_BufferError, "the message was not sent: a view of the reserved memory is still in use; "
+                                           "release it before the block ends, or use reserve_array()");
+    return false;
 }
 
 static PyObject *
 reservation_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    reservation_t *r = (reservation_t *)self;
-    if (r->status != OPEN || r->epoch != shc_self_epoch(&pyshc_self))
-        Py_RETURN_NONE; /* committed or aborted inside the block; or forked there: it is the parent's */
-    bool failed = nargs > 0 && args[0] != Py_None;
-    if (!failed && check_open(r)) {
-        if (send_reserved(r, r->length))
-            Py_RETURN_NONE;
-        if (r->status != OPEN)
-            return NULL;
-    }
-    PyObject *result = reservation_abort(self, NULL);
-    if (failed)
-        return result;
-    /* The message was not sent because a view is alive: that is what the user must hear. */
-    Py_XDECREF(result);
-    PyErr_SetString(PyExc_BufferError, "the message was not sent: a view of the reserved memory is still in use; "
-                                       "release it before the block ends, or use reserve_array()");
-    return NULL;
+    bool done;
+    PYSHC_CRITICAL_BEGIN(self);
+    done = leave((reservation_t *)self, nargs > 0 && args[0] != Py_None);
+    PYSHC_CRITICAL_END();
+    return done ? Py_NewRef(Py_None) : NULL;
 }
 
 static int
-reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
+export_memory(reservation_t *r, Py_buffer *view, int flags)
 {
-    reservation_t *r = (reservation_t *)self;
     if (!check_open(r)) {
         view->obj = NULL;
         PyErr_SetString(PyExc_BufferError, "the reservation is over");
         return -1;
     }
-    if (PyBuffer_FillInfo(view, self, r->payload + r->offset, (Py_ssize_t)(r->length - r->offset), 0, flags) < 0)
+    uint8_t *memory = r->payload + r->offset;
+    if (PyBuffer_FillInfo(view, (PyObject *)r, memory, (Py_ssize_t)(r->length - r->offset), 0, flags) < 0)
         return -1;
     if (r->viewed == NULL) {
         r->viewed = r->shared;
@@ -437,10 +469,22 @@ reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
     return 0;
 }
 
+static int
+reservation_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+    int done;
+    PYSHC_CRITICAL_BEGIN(self);
+    done = export_memory((reservation_t *)self, view, flags);
+    PYSHC_CRITICAL_END();
+    return done;
+}
+
 static void
 reservation_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 {
+    PYSHC_CRITICAL_BEGIN(self);
     ((reservation_t *)self)->exports--;
+    PYSHC_CRITICAL_END();
 }
 
 static void
@@ -461,6 +505,7 @@ reservation_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* No tp_clear: a cycle through the handle is broken in the dict of the handle's subclass. */
 static int
 reservation_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -468,14 +513,6 @@ reservation_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(r->handle);
     Py_VISIT(r->view);
-    return 0;
-}
-
-/* The view refers back to the reservation: dropping it ends the cycle. */
-static int
-reservation_clear(PyObject *self)
-{
-    Py_CLEAR(((reservation_t *)self)->view);
     return 0;
 }
 
@@ -496,7 +533,6 @@ static PyType_Slot reservation_slots[] = {
     {Py_tp_doc, (void *)reservation_doc},
     {Py_tp_dealloc, reservation_dealloc},
     {Py_tp_traverse, reservation_traverse},
-    {Py_tp_clear, reservation_clear},
     {Py_tp_methods, reservation_methods},
     {Py_bf_getbuffer, reservation_getbuffer},
     {Py_bf_releasebuffer, reservation_releasebuffer},

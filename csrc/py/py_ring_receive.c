@@ -117,8 +117,7 @@ receive_any(pyshc_handle_t *h, uint64_t deadline_ns, bool copy, bool peek, PyObj
                                   .handle = h,
                                   .would_block = SHC_EMPTY,
                                   .event = &h->shared->ring.shm->items,
-                                  .spin = &h->shared->receive_spin,
-                                  .pace = &h->shared->receive_pace};
+                                  .spin = &h->shared->receive_spin};
     op.copy = copy;
     op.peek = peek;
     op.lease = NULL;
@@ -159,7 +158,7 @@ static SHC_NOINLINE int
 receive_looking(pyshc_handle_t *h, uint64_t deadline_ns, PyObject **result)
 {
     uint64_t gained = 0;
-    shc_pace_t *pace = &h->shared->receive_pace;
+    shc_pace_t *pace = &h->shared->receive_spin.pace;
     shc_pace_before_look(pace, deadline_ns);
     int r = receive_fast(h, result, &gained);
     if (SHC_LIKELY(r == 0 || r == SHC_AGAIN))

@@ -54,7 +54,7 @@ send_fast(pyshc_handle_t *h, PyObject *obj)
     int r = pyshc_ring_enter(h, SHC_RING_PRODUCER);
     if (SHC_UNLIKELY(r != 0))
         return r;
-    r = SHC_UNLIKELY(h->shared->reserved) ? SHC_AGAIN : stage_fast(h, obj);
+    r = SHC_UNLIKELY(shc_a64_load_relaxed(&h->shared->reserver) != 0) ? SHC_AGAIN : stage_fast(h, obj);
     if (SHC_LIKELY(r == 0))
         shc_ring_publish(&h->shared->ring);
     pyshc_ring_leave_send(h->shared);
@@ -125,10 +125,58 @@ send_op_init(send_op_t *op, pyshc_handle_t *h, pyshc_outgoing_t *out)
                                    .handle = h,
                                    .would_block = SHC_FULL,
                                    .event = &ring->shm->space,
-                                   .spin = &h->shared->send_spin,
-                                   .pace = &h->shared->send_pace};
+                                   .spin = &h->shared->send_spin};
     op->out = out;
     op->need = 0;
+}
+
+/* ---- while another thread has a reservation ----
+ *
+ * Then the end cannot be used, however much room there is. That is this process's own business, so it is waited for on
+ * private words: `reserver` is watched, and `reservation_over` is slept on. (On `space` each message that the consumer
+ * takes would wake the sleeper for nothing, and cost the consumer a system call.)
+ *
+ * No wake-up is lost. Whoever ends a reservation stores 0 to `reserver` and then notifies; a waiter arms and then loads
+ * `reserver`. So either the waiter sees the 0, or the notifier sees it armed: SC1 of sync/shc_event.h. What ends the
+ * wait otherwise notifies as well: close() and shutdown() in this process; a shutdown elsewhere is seen when the slice
+ * ends. Everybody is woken, since all can go on, one after the other. That the reservation is gone is only a hint: the
+ * next attempt decides, under the end's lock.
+ *
+ * A thread waits either for this or for room, never for both: each wait has an event of its own, and whoever leaves the
+ * one for room because of a reservation passes on the wake it may have had, as always. */
+
+static int
+reservation_attempt(pyshc_operation_t *op)
+{
+    pyshc_shared_t *shared = op->handle->shared;
+    op->watch = (shc_watch_t){.word = &shared->reserver, .seen = shc_a64_load_relaxed(&shared->reserver)};
+    if (op->watch.seen == 0)
+        return 0;
+    return shc_ring_shutdown_flags(&shared->ring) != 0 ? SHC_SHUTDOWN : PYSHC_RESERVED;
+}
+
+static int
+wait_for_reservation(pyshc_handle_t *h, uint64_t deadline_ns)
+{
+    pyshc_operation_t op = {.attempt = reservation_attempt,
+                            .handle = h,
+                            .would_block = PYSHC_RESERVED,
+                            .event = &h->shared->reservation_over,
+                            .spin = &h->shared->reservation_spin};
+    return pyshc_wait(&op, deadline_ns);
+}
+
+int
+pyshc_ring_wait_to_send(pyshc_operation_t *op, uint64_t deadline_ns)
+{
+    int r = pyshc_wait(op, deadline_ns);
+    while (r == PYSHC_RESERVED && deadline_ns != 0) {
+        r = wait_for_reservation(op->handle, deadline_ns);
+        if (r != 0)
+            break;
+        r = pyshc_wait(op, deadline_ns);
+    }
+    return r;
 }
 
 /* Encodes as the codec says, falling back to pickle where it allows that, and waits for room. */
@@ -142,12 +190,12 @@ send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
         return PYSHC_RAISED;
     out.limit = h->shared->ring.payload_max;
     send_op_init(&op, h, &out);
-    r = pyshc_wait(&op.base, deadline_ns);
+    r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     if (r == PYSHC_NOT_NATIVE) {
         r = pyshc_outgoing_pickle(&out) != 0 ? PYSHC_RAISED : 0;
         op.need = 0;
         if (r == 0)
-            r = pyshc_wait(&op.base, deadline_ns);
+            r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     }
     pyshc_outgoing_clear(&out);
     return r;
@@ -173,7 +221,7 @@ pyshc_ring_try_send(PyObject *self, PyObject *obj)
     if (SHC_LIKELY(r == 0))
         result = Py_NewRef(Py_True);
     else
-        result = r == SHC_FULL ? Py_NewRef(Py_False) : pyshc_ring_raise(h, r);
+        result = r == SHC_FULL || r == PYSHC_RESERVED ? Py_NewRef(Py_False) : pyshc_ring_raise(h, r);
     pyshc_handle_unpin(h);
     return result;
 }
@@ -210,7 +258,7 @@ send_run(pyshc_handle_t *h, PyObject *const *items, Py_ssize_t count, Py_ssize_t
     shc_ring_t *ring = &h->shared->ring;
     uint64_t start = ring->tail.position;
     int staged = 0;
-    r = h->shared->reserved ? SHC_AGAIN : 0;
+    r = shc_a64_load_relaxed(&h->shared->reserver) != 0 ? SHC_AGAIN : 0;
     while (r == 0 && *done < count) {
         r = stage_fast(h, items[*done]);
         if (r != 0)

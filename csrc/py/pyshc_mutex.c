@@ -2,6 +2,16 @@
 
 #include "os/shc_os.h"
 
+uint64_t
+pyshc_thread_number(void)
+{
+    static shc_a64_t last;
+    static _Thread_local uint64_t number;
+    if (number == 0)
+        number = shc_a64_fetch_add_relaxed(&last, 1) + 1;
+    return number;
+}
+
 bool
 pyshc_mutex_wait(pyshc_mutex_t *mutex)
 {

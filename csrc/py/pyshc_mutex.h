@@ -17,6 +17,10 @@ typedef struct pyshc_mutex {
     shc_a64_t owner; /* 0, or the number of its thread */
 } pyshc_mutex_t;
 
+/* A number that this thread alone has, in all the life of the process: shc_thread_pointer() is used again when a thread
+ * has ended. */
+uint64_t pyshc_thread_number(void);
+
 /* Slow half; false with RuntimeError set if this thread holds it. */
 bool pyshc_mutex_wait(pyshc_mutex_t *mutex);
 
@@ -25,11 +29,11 @@ pyshc_mutex_try(pyshc_mutex_t *mutex)
 {
 #ifdef Py_GIL_DISABLED
     uint64_t nobody = 0;
-    return shc_a64_cas_acquire(&mutex->owner, &nobody, shc_thread_number()); /* A1 */
+    return shc_a64_cas_acquire(&mutex->owner, &nobody, shc_thread_pointer()); /* A1 */
 #else
     if (SHC_UNLIKELY(shc_a64_load_relaxed(&mutex->owner) != 0))
         return false;
-    shc_a64_store_relaxed(&mutex->owner, shc_thread_number());
+    shc_a64_store_relaxed(&mutex->owner, shc_thread_pointer());
     return true;
 #endif
 }
@@ -49,7 +53,7 @@ pyshc_mutex_unlock(pyshc_mutex_t *mutex)
 static SHC_ALWAYS_INLINE bool
 pyshc_mutex_is_mine(const pyshc_mutex_t *mutex)
 {
-    return shc_a64_load_relaxed(&mutex->owner) == shc_thread_number();
+    return shc_a64_load_relaxed(&mutex->owner) == shc_thread_pointer();
 }
 
 #endif

@@ -159,7 +159,8 @@ refresh(pyshc_shared_t *shared)
     memset(shared->end_users, 0, sizeof shared->end_users);
     memset(&shared->send_lock, 0, sizeof shared->send_lock);
     memset(&shared->receive_lock, 0, sizeof shared->receive_lock);
-    shared->reserved = false;
+    shc_a64_store_relaxed(&shared->reserver, 0);
+    memset(&shared->reservation_over, 0, sizeof shared->reservation_over);
     shared->holds_deferred = false;
     return shc_seg_rejoin(&shared->seg);
 }

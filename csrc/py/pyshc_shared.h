@@ -22,10 +22,12 @@
 #include "ds/shc_ring.h"
 #include "sync/shc_pace.h"
 
-/* What waits on one end lately were like. Private to the process; only how it spins depends on it. */
+/* What looks and waits at one end lately were like. Private to the process; only when it looks and how it spins depends
+ * on it. */
 typedef struct pyshc_spin {
     uint32_t average_ns; /* how long they took, when spinning was enough; 0: none yet */
     uint32_t cpus;       /* that this process might run on, when last asked; 0: never asked */
+    shc_pace_t pace;
 } pyshc_spin_t;
 
 typedef struct pyshc_shared {
@@ -44,13 +46,13 @@ typedef struct pyshc_shared {
     /* producer's end of this process */
     pyshc_mutex_t send_lock;
     pyshc_spin_t send_spin;
-    shc_pace_t send_pace;
-    bool reserved;
+    shc_a64_t reserver; /* pyshc_thread_number() of who has an open reservation, 0: nobody; stored under send_lock */
+    shc_event_shm_t reservation_over; /* where threads of this process wait for that; not in shared memory */
+    pyshc_spin_t reservation_spin;
     uint8_t pad0[SHC_HOT_PAD];
     /* consumer's end of this process */
     pyshc_mutex_t receive_lock;
     pyshc_spin_t receive_spin;
-    shc_pace_t receive_pace;
     bool holds_deferred; /* a hold was released while its end was in use by the same thread */
     uint8_t pad1[SHC_HOT_PAD];
 } pyshc_shared_t;

@@ -54,7 +54,7 @@ spin_for(const pyshc_operation_t *op, uint64_t budget, uint64_t deadline_ns)
 {
     uint64_t start = shc_os_now_ns();
     uint64_t end = start + budget < deadline_ns ? start + budget : deadline_ns;
-    shc_pace_stand_off(op->pace, start, end);
+    shc_pace_stand_off(&op->spin->pace, start, end);
     uint64_t attached_end = start + ATTACHED_SPIN_NS < end ? start + ATTACHED_SPIN_NS : end;
     bool changed = look_until(&op->watch, attached_end);
     if (!changed && attached_end < end) {
@@ -77,7 +77,7 @@ spin(const pyshc_operation_t *op, uint64_t deadline_ns)
     if (op->spin->cpus == 0)
         op->spin->cpus = shc_os_cpus();
     if (op->spin->cpus > 1) {
-        bool seen = !shc_pace_stands_off(op->pace) && look(&op->watch, GLANCE_LOOKS);
+        bool seen = !shc_pace_stands_off(&op->spin->pace) && look(&op->watch, GLANCE_LOOKS);
         if (seen || spin_for(op, budget, deadline_ns))
             return true;
     }
@@ -155,7 +155,7 @@ pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns)
     while (r == op->would_block && deadline_ns != 0 && spin(op, deadline_ns)) {
         r = attempt_again(op);
         if (r == 0)
-            shc_pace_after_look(op->pace, op->gained);
+            shc_pace_after_look(&op->spin->pace, op->gained);
         /* A word that changes all the time without helping us must not keep us from the deadline or from Ctrl-C. */
         if (r == op->would_block && PyErr_CheckSignals() < 0)
             return PYSHC_RAISED;

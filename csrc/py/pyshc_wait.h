@@ -23,7 +23,6 @@ struct pyshc_operation {
     shc_watch_t watch;
     uint64_t gained; /* messages, or room for so many, that a successful attempt found beyond what the watch had seen */
     pyshc_spin_t *spin;
-    shc_pace_t *pace;
 };
 
 /* Tries until the deadline (0: once). Returns what the last attempt returned, or PYSHC_RAISED. */

@@ -95,10 +95,11 @@ def reserve(how):
         with contextlib.suppress(BufferError), reservation as room:
             kept = memoryview(room)
         del kept
-    elif how == "cycle":
+    elif how == "enter":
         reservation.__enter__()
         del reservation
-        gc.collect(0)
+        channel.try_send(1)
+        channel.receive()
 
 
 def reserve_array(fails=False):
@@ -196,7 +197,7 @@ PATHS = {
     "clear": lambda: (channel.send_batch(range(3)), channel.clear()),
     **{
         f"reserve {how}": lambda how=how: reserve(how)
-        for how in ("with", "exception", "commit", "abort", "view", "cycle", "drop")
+        for how in ("with", "exception", "commit", "abort", "view", "enter", "drop")
     },
     "reserve_array": reserve_array,
     "reserve_array fails": lambda: reserve_array(True),
