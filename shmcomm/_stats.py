@@ -73,3 +73,8 @@ class BufferHeader(NamedTuple):
     checksum: int
     #: 64 bits for the user
     user: int
+
+
+# Pickles and reprs of types name them as users import them.
+for _type in (Participant, BufferStats, RingStats, BufferHeader):
+    _type.__module__ = "shmcomm"
