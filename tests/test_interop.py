@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import until
 
 import shmcomm
 
@@ -51,6 +52,7 @@ def test_messages_come_back_as_they_were(echo_program):
         command = [str(echo_program), directory, file_of(there), file_of(back)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             sent = [*range(100), "text", b"bytes", None, 2.5, ["a", {"b": (1, 2)}]]
+            until(lambda: there.stats().waiters == 1)
             for message in sent:
                 there.send(message, timeout=20)
                 assert back.receive(timeout=20) == message

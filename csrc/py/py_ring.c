@@ -454,21 +454,20 @@ ring_stats_fields(pyshc_handle_t *h)
     uint64_t messages, bytes;
     shc_ring_backlog(ring, &messages, &bytes);
     uint64_t peak = shc_a64_load_relaxed(&shm->peak);
+    uint64_t waiters = shc_participant_count_waiters(&h->shared->seg.participants, &pyshc_self.id);
     uint32_t flags = shc_ring_shutdown_flags(ring);
     PyObject *participants = pyshc_participants(h->shared, holds_of);
     if (participants == NULL)
         return NULL;
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:K,s:K,s:O,s:N}", "bytes_total",
-                         (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
-                         (unsigned long long)ring->capacity, "length", (unsigned long long)length_of(h), "sent",
-                         (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
-                         (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
-                         (unsigned long long)(peak > messages ? peak : messages), "waiters",
-                         (int)((shc_a32_load_relaxed(&shm->items.word) & SHC_EVENT_SLEEPERS) +
-                               (shc_a32_load_relaxed(&shm->space.word) & SHC_EVENT_SLEEPERS)),
-                         "sender_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->producer_deaths),
-                         "receiver_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths),
-                         "is_shutdown", flags ? Py_True : Py_False, "participants", participants);
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O,s:N}", "bytes_total", (unsigned long long)ring->units << 3,
+        "bytes_used", (unsigned long long)bytes, "capacity", (unsigned long long)ring->capacity, "length",
+        (unsigned long long)length_of(h), "sent", (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
+        (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
+        (unsigned long long)(peak > messages ? peak : messages), "waiters", (unsigned long long)waiters,
+        "sender_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->producer_deaths), "receiver_deaths",
+        (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "is_shutdown", flags ? Py_True : Py_False,
+        "participants", participants);
 }
 
 static PyObject *
