@@ -3,8 +3,10 @@
 import errno
 import os
 import pickle
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -21,6 +23,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
+
+
+@pytest.fixture
+def folder():
+    """A folder that other users can reach, of this test alone."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="shmcomm-test.") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def kept():
+    """The name of something persistent, which goes even if the test fails."""
+    yield "persistent"
+    path_of("persistent").unlink(missing_ok=True)
 
 
 # ---- names ----
@@ -98,7 +114,7 @@ def test_namespace(monkeypatch):
         with RingBufferChannel(4, name="same") as there:
             there.send("there")
             assert here.is_empty()
-            assert path_of("same").name == f"shmcomm.{namespace}b.same"
+            assert path_of("same").name == f"shmcomm.{namespace}b+same"
             here.send("here")
             assert pickle.loads(pickle.dumps(here)).receive() == "here"  # goes where the original is
             here.send("here")
@@ -106,6 +122,100 @@ def test_namespace(monkeypatch):
             assert pickle.loads(pickle.dumps(there)).receive() == "there"
             with RingBufferChannel.attach("same") as again:
                 assert again.receive() == "here"
+
+
+def test_namespaces_do_not_overlap(monkeypatch):
+    """A file belongs to one namespace and one name: dots mean nothing, and no namespace is none of the others."""
+    base = os.environ["SHMCOMM_NAMESPACE"]
+    pairs = [("", f"{base}.a.b"), (base, "a.b"), (f"{base}.a", "b"), (f"{base}.", "a.b"), (f"{base}.a.", "b")]
+    made = []
+    for i, (namespace, name) in enumerate(pairs):
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        made.append(RingBufferChannel(4, name=name))
+        made[-1].send(i)
+        assert path_of(name).exists()
+    for i, (namespace, name) in enumerate(pairs):
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        with RingBufferChannel.attach(name) as same:
+            made[i].close()
+            assert same.receive() == i
+        assert not path_of(name).exists()
+
+
+def test_what_is_listed_swept_and_removed_is_of_the_namespace(monkeypatch, folder):
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))
+    pairs = [("", "x"), ("ns", "x"), ("ns", "y.x"), ("ns.y", "x"), ("n", "s.x")]
+    for namespace, name in pairs:
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        run_python(KILLED.format(f"RingBufferChannel(4, name={name!r})"), check=False)
+    # Each creation clears what the killed left, in all namespaces: only the last one is there.
+    assert [path.name for path in folder.iterdir()] == ["shmcomm.n+s.x"]
+    for namespace, name in pairs:
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        RingBufferChannel(4, name=name, persist=True).close()
+
+    def listed():
+        return {(row["namespace"], row["name"]) for row in _core.list_segments()}
+
+    for namespace in ("ns", "ns.y", "n", "other"):
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        assert listed() == {pair for pair in pairs if pair[0] == namespace}
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+    assert listed() == set(pairs)
+    with pytest.raises(FileNotFoundError):
+        _core.remove_segment("s.x")
+    with pytest.raises(ValueError, match=re.escape("not 'n+s.x' ('+' is none of them)")):
+        _core.remove_segment("n+s.x")
+    _core.remove_segment("s.x", namespace="n")
+    assert listed() == set(pairs[:-1])
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "ns")
+    _core.remove_segment("x")
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+    assert listed() == {pairs[0], *pairs[2:4]}
+    for namespace, name in listed():
+        _core.remove_segment(name, namespace=namespace)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("namespace", ["ns", "ns.y", ""])
+def test_garbage_is_collected_in_the_namespace(monkeypatch, folder, namespace):
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))
+    source = """
+import os, signal
+from shmcomm import *
+kept = []
+for namespace in ("", "ns", "ns.y"):
+    os.environ["SHMCOMM_NAMESPACE"] = namespace
+    kept.append(RingBufferChannel(4, name="x"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run_python(source, check=False)
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+    removed = _core.collect_garbage()
+    if namespace:
+        assert removed == ["x"]
+        assert len(list(folder.iterdir())) == 2
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+        removed = [f"{namespace}+x", *_core.collect_garbage()]
+    assert sorted(removed) == ["ns+x", "ns.y+x", "x"]
+    assert list(folder.iterdir()) == []
+
+
+def test_the_standard_library_opens_what_is_in_a_namespace():
+    with SharedMemoryBuffer(100, name="by-the-stdlib") as buffer:
+        buffer.write(b"hello")
+        source = """
+import sys
+from multiprocessing import resource_tracker, shared_memory
+name, offset = sys.argv[1], int(sys.argv[2])
+shm = shared_memory.SharedMemory(name)
+print(bytes(shm.buf[offset : offset + 5]))
+resource_tracker.unregister(shm._name, "shared_memory")
+shm.close()
+"""
+        done = run_python(source, path_of(buffer).name, buffer.data_offset)
+        assert (done.stdout, done.stderr) == ("b'hello'\n", "")
+        assert path_of(buffer).exists()
 
 
 def test_without_a_namespace(monkeypatch):
@@ -118,7 +228,7 @@ def test_without_a_namespace(monkeypatch):
         assert Path("/dev/shm", "shmcomm." + name).exists()
 
 
-@pytest.mark.parametrize("namespace", ["a/b", "x" * 41, "a b", "\u00e9"])
+@pytest.mark.parametrize("namespace", ["a/b", "x" * 41, "a b", "\u00e9", "a+b", "+"])
 def test_bad_namespace(monkeypatch, namespace):
     monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
     with pytest.raises(ValueError, match="SHMCOMM_NAMESPACE is 0 to 40 of the characters"):
@@ -165,17 +275,80 @@ def test_shmcomm_dir(monkeypatch, tmp_path):
         assert channel.receive() == 1
 
 
-@pytest.mark.parametrize(
-    ("directory", "error"),
-    [("/no/such/place", FileNotFoundError), (__file__, NotADirectoryError), ("a\0b", ValueError)],
-)
-def test_bad_directories(directory, error):
+DIRECTORIES = {
+    "missing": ("/no/such/place", FileNotFoundError, "(the directory for shared memory): '/no/such/place'"),
+    "a file": (__file__, NotADirectoryError, f"'x' in {__file__}: Not a directory; choose another directory with dir"),
+    "below a file": (__file__ + "/x", NotADirectoryError, f"(the directory for shared memory): '{__file__}/x'"),
+    "no path": (5, TypeError, "directory must be a str, bytes or os.PathLike object, not int"),
+    "a null byte": ("a\0b", ValueError, "null byte"),
+    "empty": ("", FileNotFoundError, "(the directory for shared memory): ''"),
+}
+
+
+@pytest.mark.parametrize(("directory", "error", "words"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_bad_directories(kind, directory, error, words):
     for call in (
-        lambda: RingBufferChannel(4, directory=directory),
-        lambda: RingBufferChannel.attach("x", directory=directory),
+        lambda: KINDS[kind](name="x", directory=directory),
+        lambda: TYPES[kind].attach("x", directory=directory),
+        lambda: TYPES[kind].open("x", 4, directory=directory),
     ):
-        with pytest.raises(error):
+        with pytest.raises(error, match=re.escape(words)):
             call()
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        ("relative", ValueError, "SHMCOMM_DIR must be an absolute path, not 'relative'"),
+        (".", ValueError, "SHMCOMM_DIR must be an absolute path, not '.'"),
+        (
+            "/no/such/place",
+            FileNotFoundError,
+            "No such file or directory (the directory for shared memory, from SHMCOMM_DIR): '/no/such/place'",
+        ),
+        (__file__, NotADirectoryError, f"{__file__}: Not a directory; choose another directory with directory= or"),
+    ],
+)
+def test_a_bad_shmcomm_dir(kind, monkeypatch, tmp_path, value, error, words):
+    monkeypatch.setenv("SHMCOMM_DIR", value)
+    for call in (lambda: KINDS[kind](), lambda: TYPES[kind].attach("x"), lambda: TYPES[kind].open("x", 4)):
+        with pytest.raises(error, match=re.escape(words)):
+            call()
+    with pytest.raises((error, OSError), match="SHMCOMM_DIR|directory"):
+        _core.list_segments()
+    with KINDS[kind](directory=tmp_path):  # what is said in the program comes first
+        pass
+    monkeypatch.setenv("SHMCOMM_DIR", "")
+    with KINDS[kind]() as made:
+        assert path_of(made, "/dev/shm").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write there")
+def test_a_directory_without_permission(folder):
+    source = """
+import os, sys, shmcomm, shmcomm._stats
+os.setgid(65534); os.setuid(65534)
+for call in (
+    lambda: shmcomm.RingBufferChannel(4, name="x", directory=sys.argv[1]),
+    lambda: shmcomm.SharedMemoryBuffer.open("x", 4, directory=sys.argv[1]),
+    lambda: shmcomm.RingBufferChannel.attach("x", directory=sys.argv[1]),
+):
+    try:
+        call()
+    except (PermissionError, FileNotFoundError) as error:
+        print(error)
+"""
+    folder.chmod(0o755)
+    create, open_, attach = run_python(source, folder).stdout.splitlines()
+    words = f"'x' in {folder}: Permission denied; choose another directory with directory= or SHMCOMM_DIR"
+    assert create == f"[Errno 13] cannot create RingBufferChannel {words}"
+    assert open_ == f"[Errno 13] cannot create SharedMemoryBuffer {words}"
+    assert "there is no RingBufferChannel named 'x'" in attach
+    folder.chmod(0o700)
+    assert [line.partition(": ")[2] for line in run_python(source, folder).stdout.splitlines()] == [
+        "Permission denied; choose another directory with directory= or SHMCOMM_DIR"
+    ] * 3
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o666, 0o777])
@@ -195,8 +368,14 @@ def test_mode_by_default(kind):
 
 @pytest.mark.parametrize("mode", [0, 0o400, 0o200, 0o077, -1, 0o10600, 2**70])
 def test_bad_modes(kind, mode):
-    with pytest.raises(ValueError, match="mode must"):
+    with pytest.raises(ValueError, match="mode must") as caught:
         KINDS[kind](mode=mode)
+    assert "%" not in str(caught.value)
+
+
+def test_the_words_for_a_bad_mode(kind):
+    with pytest.raises(ValueError, match=r"mode must let its owner read and write \(0o600\), and 0o077 does not"):
+        KINDS[kind](mode=0o77)
 
 
 def test_max_participants():
@@ -236,7 +415,7 @@ def test_attach_to_nothing(kind):
     ) as caught:
         TYPES[kind].attach("nothing")
     assert caught.value.errno == errno.ENOENT
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="named 'nothing' in /dev/shm: nobody has created it in time"):
         TYPES[kind].attach("nothing", timeout=0.01)
 
 
@@ -448,13 +627,6 @@ def test_garbage_collection_is_close(kind):
     assert not path_of("dropped").exists()
 
 
-@pytest.fixture
-def kept():
-    """The name of something persistent, which goes even if the test fails."""
-    yield "persistent"
-    path_of("persistent").unlink(missing_ok=True)
-
-
 def test_persist(kind, kept):
     with KINDS[kind](name=kept, persist=True) as made:
         text = pickle.dumps(made)
@@ -484,7 +656,8 @@ KILLED = "import os, signal\nfrom shmcomm import *\nx = {}\nos.kill(os.getpid(),
 
 
 @pytest.mark.parametrize("how", ["create", "attach", "open", "another create", "list", "collect"])
-def test_what_the_killed_left_is_cleared(how):
+def test_what_the_killed_left_is_cleared(how, folder, monkeypatch):
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))  # where no other program clears it away first
     done = run_python(KILLED.format("RingBufferChannel(4, name='orphan')"), check=False)
     assert done.returncode == -9, done.stderr
     assert path_of("orphan").exists()

@@ -37,7 +37,10 @@ int
 shc_seg_inspect(int dir_fd, const char *file, shc_self_t *self, shc_seg_report_t *out)
 {
     shc_seg_t seg;
-    int r = open_any(dir_fd, file, self, &out->file, &seg);
+    *out = (shc_seg_report_t){0};
+    int r = shc_os_file_look(dir_fd, file, &out->file);
+    if (r == 0)
+        r = open_any(dir_fd, file, self, &out->file, &seg);
     if (r != 0)
         return r;
     out->id = seg.id;
@@ -105,7 +108,7 @@ shc_seg_reap(int dir_fd, const char *file, shc_self_t *self, bool persist_too)
     int r = open_any(dir_fd, file, self, &info, &seg);
     if (r != 0)
         return r;
-    if (info.uid != self->id.uid)
+    if (info.uid != shc_os_uid())
         r = SHC_E_FOREIGN_USER;
     else if (keeps_name(&seg) && !persist_too)
         r = SHC_BUSY;
@@ -115,15 +118,32 @@ shc_seg_reap(int dir_fd, const char *file, shc_self_t *self, bool persist_too)
     return r;
 }
 
+/* Its users, if it has any, can be neither asked nor told: the name is all there is to remove. */
+static bool
+is_only_a_file(int status)
+{
+    switch (status) {
+    case -EACCES:
+    case -EPERM:
+    case SHC_E_NO_FILE:
+    case SHC_E_NOT_SEGMENT:
+    case SHC_E_VERSION:
+    case SHC_E_CORRUPT:
+    case SHC_E_FOREIGN_PIDNS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int
 shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *self)
 {
     shc_seg_t seg;
     shc_os_file_info_t info;
     int r = open_any(dir_fd, file, self, &info, &seg);
-    if (r == SHC_E_FOREIGN_PIDNS || r == SHC_E_VERSION || r == SHC_E_CORRUPT)
-        return shc_os_file_unlink(
-            dir_fd, file); /* its users can be neither asked nor told: the name is all there is to remove */
+    if (is_only_a_file(r))
+        return shc_os_file_unlink(dir_fd, file);
     if (r != 0)
         return r;
     r = shc_seg__visit(&seg);
