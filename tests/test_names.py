@@ -1,6 +1,7 @@
 """Names, namespaces, directories, modes; creating, attaching, opening, unlinking; who removes a name and when."""
 
 import errno
+import marshal
 import os
 import pickle
 import re
@@ -471,6 +472,109 @@ def test_open():
         RingBufferChannel.open("opened")
     with pytest.raises(ValueError, match="capacity"):
         RingBufferChannel.open("opened", 0)
+
+
+# option, what the creator chose, what open() may say, what it may not say, and how the error shows both
+CONFLICTS = [
+    ("mode", {"mode": 0o640}, {"mode": 0o640}, {"mode": 0o600}, "mode 0o640, not 0o600"),
+    ("mode", {}, {"mode": 0o600}, {"mode": 0o660}, "mode 0o600, not 0o660"),
+    ("persist", {"persist": True}, {"persist": True}, {"persist": False}, "persist True, not False"),
+    ("persist", {}, {"persist": False}, {"persist": True}, "persist False, not True"),
+    (
+        "max_participants", {"max_participants": 3}, {"max_participants": 3}, {"max_participants": 128},
+        "max_participants 3, not 128"
+    ),
+    ("max_participants", {}, {"max_participants": 128}, {"max_participants": 5}, "max_participants 128, not 5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "made", "same", "other", "words"), CONFLICTS)
+def test_open_with_another_configuration(kind, kept, option, made, same, other, words):
+    with KINDS[kind](name=kept, **made) as first:
+        try:
+            for keywords in ({}, same):
+                with TYPES[kind].open(kept, **keywords) as again:
+                    assert again.name == kept
+            advice = f"exists with {words}; to take it as it is, leave {option}= out or use attach()"
+            with pytest.raises(LayoutError, match=re.escape(f"<{TYPES[kind].__name__} {kept!r}> {advice}")):
+                TYPES[kind].open(kept, **other)
+            with Peer() as peer:
+                with pytest.raises(LayoutError, match=re.escape(advice)):
+                    peer("kind.open(name, **other)", kind=TYPES[kind], name=kept, other=other)
+                assert peer("kind.open(name).name", kind=TYPES[kind], name=kept) == kept
+            assert [p.pid for p in first.stats().participants] == [os.getpid()]
+            TYPES[kind].attach(kept).close()
+        finally:
+            first.unlink()
+
+
+def test_open_compares_the_mode_that_the_file_has_now(kind):
+    with KINDS[kind](name="changed") as made:
+        path_of(made).chmod(0o660)
+        TYPES[kind].open("changed", mode=0o660).close()
+        with pytest.raises(LayoutError, match="exists with mode 0o660, not 0o600"):
+            TYPES[kind].open("changed", mode=0o600)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error"),
+    [
+        ({"mode": 0o77}, ValueError),
+        ({"mode": "600"}, TypeError),
+        ({"max_participants": 0}, ValueError),
+        ({"max_participants": None}, TypeError),
+    ],
+    ids=str,
+)
+def test_open_refuses_bad_values_of_something_that_exists(kind, keywords, error):
+    with KINDS[kind](name="there"):
+        with pytest.raises(error, match=next(iter(keywords))):
+            TYPES[kind].open("there", **keywords)
+        TYPES[kind].open("there").close()
+
+
+CODECS = {"auto": "auto", "native": "native", "pickle": "pickle", "raw": "raw", "a module": pickle, "another": marshal}
+
+
+@pytest.mark.parametrize("there", CODECS)
+@pytest.mark.parametrize("asked", CODECS)
+def test_open_with_another_codec(there, asked):
+    """Of two codecs that are objects nobody can say whether they are the same."""
+    chosen = CODECS[asked]
+    with RingBufferChannel(4, name="coded", codec=CODECS[there]) as channel:
+        if there == asked or not (isinstance(chosen, str) or isinstance(CODECS[there], str)):
+            RingBufferChannel.open("coded", codec=chosen).close()
+        else:
+            is_, not_ = (
+                repr(codec) if isinstance(codec, str) else "an object with dumps and loads"
+                for codec in (CODECS[there], chosen)
+            )
+            with pytest.raises(LayoutError, match=re.escape(f"exists with codec {is_}, not {not_}; to take it as")):
+                RingBufferChannel.open("coded", codec=chosen)
+        with RingBufferChannel.attach("coded", codec=chosen) as attached:  # whoever knows what he does
+            assert attached.capacity == 4
+        assert channel.is_empty()
+
+
+def test_open_creates_what_it_was_told(kind, kept):
+    keywords = {"mode": 0o640, "persist": True, "max_participants": 5}
+    with TYPES[kind].open(kept, 100, **keywords) as made:
+        assert path_of(kept).stat().st_mode & 0o777 == 0o640
+    assert path_of(kept).exists()
+    with TYPES[kind].open(kept, 100, **keywords) as made:
+        made.unlink()
+
+
+def test_open_of_a_buffer_with_other_options():
+    with SharedMemoryBuffer(100, name="summed", checksum=True, flags=7) as made:
+        SharedMemoryBuffer.open("summed", 100, checksum=True).close()
+        with pytest.raises(LayoutError, match="exists with checksum True, not False; to take it as it is"):
+            SharedMemoryBuffer.open("summed", checksum=False)
+        with pytest.raises(LayoutError, match="exists with size 100, not 101; to take it as it is"):
+            SharedMemoryBuffer.open("summed", 101)
+        with SharedMemoryBuffer.open("summed", flags=1) as same:  # what the head begins with, if it is made
+            assert same.header.flags == 7
+        assert made.validate_header()
 
 
 def test_codec_of_the_creator_is_adopted():
