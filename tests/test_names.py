@@ -362,6 +362,87 @@ def test_mode(kind, mode):
         os.umask(umask)
 
 
+TWO_USERS = """
+import os, signal, sys
+import shmcomm, shmcomm._stats
+from shmcomm import *
+mode, groups, shares = int(sys.argv[1], 8), (int(sys.argv[2]), int(sys.argv[3])), sys.argv[4] == "True"
+folder = os.environ["SHMCOMM_DIR"]
+to_other, to_owner = os.pipe(), os.pipe()
+
+def become(user, group):
+    os.setgroups([])
+    os.setgid(group)
+    os.setuid(user)
+
+def say(pipe): os.write(pipe[1], b"x")
+def hear(pipe): assert os.read(pipe[0], 1)
+
+def refused(call, *arguments, **keywords):
+    try:
+        call(*arguments, **keywords)
+    except OSError as error:
+        print(type(error).__name__, error, flush=True)
+
+def owner():
+    channel = RingBufferChannel(4, name="shared", mode=mode)
+    say(to_other)
+    hear(to_owner)
+    if shares:
+        assert channel.receive() == "from the other"
+        assert len([p for p in channel.stats().participants if p.alive]) == 2
+    channel.close()
+    say(to_other)
+    hear(to_owner)
+    RingBufferChannel(4).close()  # clears what the other one could not
+    assert os.listdir(folder) == []
+
+def other():
+    hear(to_other)
+    refused(RingBufferChannel.attach, "shared")
+    refused(RingBufferChannel.open, "shared")
+    refused(RingBufferChannel.attach, "shared", foreign=True)
+    if shares:
+        channel = RingBufferChannel.attach("shared", foreign=True)
+        channel.send("from the other")
+        refused(channel.unlink)
+    say(to_owner)
+    hear(to_other)
+    if shares:
+        assert len(os.listdir(folder)) == 1
+        channel.close()
+        assert len(os.listdir(folder)) == 1  # nobody but its owner can remove it
+    say(to_owner)
+
+if os.fork() == 0:
+    become(54321, groups[0])
+    owner()
+else:
+    become(54322, groups[1])
+    other()
+    pid, status = os.wait()
+    sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two other users")
+@pytest.mark.parametrize(("mode", "groups"), [(0o660, (54321, 54321)), (0o660, (54321, 54322)), (0o600, (54321, 54321))])
+def test_two_users(folder, mode, groups):
+    folder.chmod(0o1777)
+    shares = mode == 0o660 and groups[0] == groups[1]
+    done = run_python(TWO_USERS, f"{mode:o}", *groups, shares, env={"SHMCOMM_DIR": str(folder)})
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    place = f"PermissionError [Errno 13] 'shared' in {folder} belongs to another user (uid 54321)"
+    if shares:
+        assert lines[:2] == [f"{place}; pass foreign=True to RingBufferChannel.attach() to trust it"] * 2
+        words = f"cannot unlink RingBufferChannel 'shared': only its owner may remove its name from {folder}"
+        assert lines[2:] == [f"PermissionError [Errno 1] {words}"]
+    else:
+        keeps = f"{place}, and its mode 0o{mode:o} keeps this process out: it has to be created with mode=0o660 by a "
+        assert lines == [f"{keeps}process of a common group, or with mode=0o666"] * 3
+
+
 def test_mode_by_default(kind):
     with KINDS[kind]() as made:
         assert path_of(made).stat().st_mode & 0o7777 == 0o600

@@ -213,7 +213,7 @@ closed_to_us_text(const shc_seg_report_t *report, const pyshc_place_t *place, Py
     if (is_strangers(report))
         return PyUnicode_FromFormat(
             "%R in %s belongs to another user (uid %u), and its mode %s keeps this process out: "
-            "it has to be created with mode=0o660 for its group, or 0o666 for all",
+            "it has to be created with mode=0o660 by a process of a common group, or with mode=0o666",
             name, place->directory, (unsigned)report->file.uid, mode);
     return PyUnicode_FromFormat("the mode %s of %R in %s keeps its owner out", mode, name, place->directory);
 }
