@@ -371,7 +371,7 @@ def test_what_nobody_known_owns(capsys, open_directory):
     assert main(["ls"]) == 0  # root sees what it is
     assert " short " in capsys.readouterr().out
     assert main(["rm", "strange"]) == 1
-    assert capsys.readouterr().err.endswith(": the file is not a shmcomm segment; --force removes it anyway\n")
+    assert capsys.readouterr().err.endswith(": it belongs to another user (uid 54321); --force removes it anyway\n")
     assert main(["rm", "--force", "strange"]) == 0
 
 

@@ -503,6 +503,19 @@ see_but_neither_read_nor_remove(void)
     CHECK_OK(fix_sweep());
 }
 
+TEST(a_file_of_another_user_is_not_even_looked_into_by_who_reaps)
+{
+    if (geteuid() != 0)
+        T_SKIP("changing a file's owner takes root");
+    fix_open();
+    fix_write_file(NAME, "noise", 5);
+    CHECK_EQ(shc_seg_reap(fix.dir_fd, NAME, &fix.self, true), SHC_E_NOT_SEGMENT);
+    CHECK_EQ(fchownat(fix.dir_fd, NAME, 12345, 12345, 0), 0);
+    CHECK_EQ(shc_seg_reap(fix.dir_fd, NAME, &fix.self, true), SHC_E_FOREIGN_USER);
+    CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
+    fix_close();
+}
+
 static void
 reap_what_is_mine_now(void)
 {
