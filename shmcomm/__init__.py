@@ -1,7 +1,6 @@
 """Shared memory between the processes of one machine: fast, zero-copy, and safe against any process being killed."""
 
 import atexit as _atexit
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import _core
 from ._core import RingBufferChannel, SharedMemoryBuffer, SharedObject
@@ -19,8 +18,10 @@ from ._errors import (
     ShutDown,
 )
 
-if _TYPE_CHECKING:
+TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
+if TYPE_CHECKING:
     from ._stats import BufferHeader, BufferStats, Participant, RingStats
+del TYPE_CHECKING
 
 __version__ = "0.1.0"
 

@@ -64,3 +64,20 @@ class NotEncodableError(Error, TypeError):
 
 class DecryptionError(Error):
     """The message cannot be decrypted: another key, or it was changed."""
+
+
+# Tracebacks and pickles name them as users import them.
+for _error in (
+    Error,
+    Full,
+    Empty,
+    ShutDown,
+    CorruptedError,
+    LayoutError,
+    MessageTooLargeError,
+    LaggedError,
+    BusyError,
+    NotEncodableError,
+    DecryptionError,
+):
+    _error.__module__ = "shmcomm"

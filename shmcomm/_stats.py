@@ -51,7 +51,7 @@ class RingStats(_Stats):
     #: always 0: what a killed sender had not published never was a message, and a killed receiver's is delivered again
     lost: int
     peak_length: int
-    #: ends on which somebody sleeps, 0 to 2
+    #: threads that are blocked in a call on the channel, of all living processes
     waiters: int
     #: times an end was taken over from a dead process
     sender_deaths: int
@@ -73,3 +73,8 @@ class BufferHeader(NamedTuple):
     checksum: int
     #: 64 bits for the user
     user: int
+
+
+# Pickles and reprs of types name them as users import them.
+for _type in (Participant, BufferStats, RingStats, BufferHeader):
+    _type.__module__ = "shmcomm"

@@ -41,7 +41,7 @@ def path_of(name, folder=None):
     """The file of an object, by the object or its name, in this process's namespace."""
     name = getattr(name, "name", name)
     namespace = os.environ.get("SHMCOMM_NAMESPACE", "")
-    return Path(folder or directory(), f"shmcomm.{namespace}.{name}" if namespace else f"shmcomm.{name}")
+    return Path(folder or directory(), f"shmcomm.{namespace}+{name}" if namespace else f"shmcomm.{name}")
 
 
 def run_python(source, *arguments, check=True, **options):

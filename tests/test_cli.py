@@ -3,13 +3,13 @@
 import io
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 
 import pytest
+from helpers import path_of
 
 from shmcomm import RingBufferChannel, SharedMemoryBuffer
 from shmcomm._cli import _progress, _table, main
@@ -86,7 +86,8 @@ def test_ls_survives_a_reader_that_leaves():
 
 def test_ls_of_a_missing_directory_fails_in_words(capsys, tmp_path):
     assert main(["ls", "--directory", str(tmp_path / "nowhere")]) == 1
-    assert capsys.readouterr().err == f"shmcomm ls: {tmp_path}/nowhere: No such file or directory\n"
+    expected = f"shmcomm ls: {tmp_path}/nowhere: No such file or directory (the directory for shared memory)\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_rm_removes_what_nobody_uses(capsys):
@@ -99,7 +100,7 @@ def test_rm_refuses_what_is_in_use_unless_forced(capsys):
     with SharedMemoryBuffer(4096, name="busy") as buffer:
         assert main(["rm", "busy"]) == 1
         assert "'busy'" in (said := capsys.readouterr().err)
-        assert said.endswith("--force removes the name anyway\n")
+        assert said.endswith(f"it is in use by process {os.getpid()}; --force removes it anyway\n")
         assert set(listed(capsys)) == {"busy"}
         assert main(["rm", "--force", "busy"]) == 0
         assert listed(capsys) == {}
@@ -133,13 +134,275 @@ def test_ls_and_gc_know_what_dead_processes_left(capsys):
         assert capsys.readouterr().out == "0 segments removed\n"
 
 
-def test_ls_tells_what_is_wrong_with_a_file(capsys, own_directory):
-    path = pathlib.Path(own_directory, f"shmcomm.{os.environ['SHMCOMM_NAMESPACE']}.strange")
-    path.write_bytes(b"something else")
+# ---- what is there besides ----
+
+
+def sound_segment():
+    """The bytes of a persistent buffer that nobody has open."""
+    SharedMemoryBuffer(5000, name="sound", persist=True).close()
+    content = bytearray(path_of("sound").read_bytes())
+    path_of("sound").unlink()
+    return content
+
+
+def changed(at, value):
+    content = sound_segment()
+    content[at] ^= value
+    return content
+
+
+# what has a name -> its state, what ls says of it, whether rm takes it without --force, whether gc does
+STRANGE = {
+    "empty": (lambda: b"", "empty", "the file is not a shmcomm segment", False, False),
+    "short": (lambda: b"SHMCOMM1" * 60, "short", "the file is not a shmcomm segment", False, False),
+    "random": (lambda: os.urandom(70000), "alien", "the file is not a shmcomm segment", False, False),
+    "version": (lambda: changed(8, 0x40), "version", "the segment has another format version", False, False),
+    "layout": (lambda: changed(16, 1), "idle", "made by a build with another memory layout", True, False),
+    "kind": (lambda: changed(12, 0x40), "idle", "a kind of object that this version does not know", True, False),
+    "pidns": (lambda: changed(72, 1), "pidns", "is used from another PID namespace", False, False),
+    "truncated": (lambda: sound_segment()[:4500], "corrupt", "a value that no correct process writes", False, False),
+    "longer": (lambda: sound_segment() + b"x", "corrupt", "a value that no correct process writes", False, False),
+    "forged life": (lambda: changed(256, 3), "removed", "-", True, True),
+    "idle": (sound_segment, "idle", "-", True, False),
+}
+
+
+@pytest.fixture(params=STRANGE)
+def strange(request, own_directory):
+    """A file named `strange`: its path and what is to be said of it."""
+    make, *facts = STRANGE[request.param]
+    content = make()
+    path = path_of("strange")
+    path.write_bytes(content)
+    path.chmod(0o600)
+    yield path, *facts
+    path.unlink(missing_ok=True)
+
+
+def test_ls_tells_what_is_wrong_with_a_file(capsys, strange):
+    path, state, words, *_ = strange
+    (row,) = listed(capsys).values()
+    assert (row["name"], row["state"], row["uid"]) == ("strange", state, os.getuid())
+    assert row["size"] == path.stat().st_size
+    assert (row["error"] is None) == (words == "-")
     assert main(["ls"]) == 0
-    assert "the file is not a shmcomm segment" in capsys.readouterr().out
-    assert listed(capsys)["strange"]["state"] == "foreign"
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.split()[0] == "strange"
+    assert f" {state}" in line
+    assert line.endswith(words) or words in line
+
+
+def test_rm_takes_what_it_can_and_says_what_force_would(capsys, strange):
+    path, _, words, removable, _ = strange
+    assert main(["rm", "strange"]) == (not removable)
+    said = capsys.readouterr()
+    if removable:
+        assert (said.out, said.err, path.exists()) == ("", "", False)
+        return
+    assert said.err.startswith(f"shmcomm rm: cannot remove 'strange' in {path.parent}: ")
+    assert words in said.err
+    assert said.err.endswith("; --force removes it anyway\n")
+    assert path.exists()
+    assert main(["rm", "--force", "strange"]) == 0
+    assert (capsys.readouterr().err, path.exists()) == ("", False)
+
+
+def test_rm_with_force_takes_everything(capsys, strange):
+    assert main(["rm", "--force", "strange"]) == 0
+    assert (capsys.readouterr().err, strange[0].exists()) == ("", False)
+
+
+def test_gc_takes_only_what_is_known_to_be_dead(capsys, strange):
+    path, _, _, _, collected = strange
+    assert main(["gc", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": ["strange"] if collected else []}
+    assert path.exists() != collected
+
+
+@pytest.mark.parametrize("what", ["link", "fifo", "directory"])
+def test_what_is_no_file(capsys, what):
+    path = path_of("strange")
+    sentence = "it is no file, but a symbolic link, a directory, a pipe, a socket or a device"
+    {"link": lambda: path.symlink_to("/dev/null"), "fifo": lambda: os.mkfifo(path), "directory": path.mkdir}[what]()
+    assert (listed(capsys)["strange"]["state"], listed(capsys)["strange"]["error"]) == ("alien", sentence)
+    assert main(["gc"]) == 0
+    capsys.readouterr()
+    assert main(["rm", "strange"]) == 1
+    said = capsys.readouterr().err
+    if what == "directory":
+        assert said == f"shmcomm rm: cannot remove 'strange': {path} is a directory; rmdir removes it\n"
+        assert main(["rm", "--force", "strange"]) == 1
+        path.rmdir()
+    else:
+        assert said.endswith(f": {sentence}; --force removes it anyway\n")
+        assert main(["rm", "--force", "strange"]) == 0
+        assert not os.path.lexists(path)
+
+
+# ---- names that are none ----
+
+ODD_NAMES = {
+    b"esc\033[31mred\033[0m": r"esc\x1b[31mred\x1b[0m",
+    b"two\nlines": r"two\nlines",
+    b"bad\377": r"bad\udcff",
+    "e\u0301".encode(): r"e\u0301",
+    b"quote'd": "quote'd",
+    b"back\\slash": r"back\\slash",
+    b"bell\a\177": r"bell\x07\x7f",
+}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_a_terminal_sees_no_control_character(capfdbinary, own_directory, name):
+    prefix = f"shmcomm.{os.environ['SHMCOMM_NAMESPACE']}+".encode()
+    path = os.path.join(os.fsencode(own_directory), prefix + name)
+    with open(path, "wb") as file:
+        file.write(b"x")
+    try:
+        assert main(["ls"]) == 0
+        out = capfdbinary.readouterr().out
+        head, row = out.splitlines()
+        assert row.startswith(ODD_NAMES[name].encode() + b" ")
+        assert row.index(b"short") == head.index(b"STATE")  # columns stay in line
+        assert all(32 <= byte < 127 for byte in head + row)
+        assert main(["ls", "--json"]) == 0
+        (row,) = json.loads(capfdbinary.readouterr().out)
+        assert os.fsencode(row["name"]) == name
+    finally:
+        os.unlink(path)
+
+
+def test_gc_prints_no_control_character(capsys):
+    kill_an_owner("odd")
+    odd = path_of("odd\033[31m")
+    path_of("odd").rename(odd)
+    assert main(["gc"]) == 0
+    assert capsys.readouterr().out == "odd\\x1b[31m\n1 segment removed\n"
+    assert not odd.exists()
+
+
+def test_json_of_surrogates_is_plain_json():
+    path = path_of("bad\udcff")
+    path.write_bytes(b"x")
+    done = shmcomm("ls", "--json")
     path.unlink()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r'"bad\udcff"' in done.stdout
+    assert done.stdout.isascii()
+    assert [row["name"] for row in json.loads(done.stdout)] == ["bad\udcff"]
+
+
+# ---- namespaces ----
+
+
+def test_ls_without_a_namespace_sees_all_and_rm_takes_what_it_shows(capsys, monkeypatch):
+    for namespace in ("one", "two", ""):
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        SharedMemoryBuffer(10, name="kept", persist=True).close()
+    main(["ls"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["kept", "one+kept", "two+kept"]
+    main(["ls", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["namespace"], row["name"]) for row in rows] == [("", "kept"), ("one", "kept"), ("two", "kept")]
+    assert main(["rm", "one+kept"]) == 0
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "two")
+    main(["ls"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["kept"]
+    assert main(["rm", "kept", "+kept"]) == 0  # its own, and that of no namespace
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+    main(["ls"])
+    assert capsys.readouterr().out == "no segments\n"
+    for wrong in ("a+b+c", "one+", "+", "o/e+x"):
+        assert main(["rm", wrong]) == 1
+        assert " is 0 to 40 of the " in (said := capsys.readouterr().err) or " is 1 to 200 of the " in said
+
+
+# ---- other users ----
+
+needs_another_user = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+AS_ANOTHER = """
+import contextlib, io, os, sys
+from shmcomm._cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["ls"])  # imports what is needed, which that user may not be able to read
+os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def as_another(*arguments, uid=65534):
+    """The command line, run by somebody else."""
+    command = [sys.executable, "-c", AS_ANOTHER, str(uid), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def open_directory(own_directory):
+    """As /dev/shm is: everybody may create, nobody may remove what is another's."""
+    os.chmod(own_directory, 0o1777)
+    return own_directory
+
+
+@needs_another_user
+def test_what_another_user_may_not_read(open_directory):
+    with SharedMemoryBuffer(10, name="closed"), SharedMemoryBuffer(10, name="open", mode=0o666):
+        rows = {row["name"]: row for row in json.loads(as_another("ls", "--json").stdout)}
+        assert (rows["closed"]["state"], rows["closed"]["uid"], rows["closed"]["mode"]) == ("denied", 0, 0o600)
+        assert rows["closed"]["size"] == path_of("closed").stat().st_size
+        assert rows["open"]["state"] == "live"
+        table = as_another("ls").stdout.splitlines()
+        assert table[1].endswith("belongs to user root (uid 0), and its mode 0o600 keeps this user out")
+        for name in ("closed", "open"):
+            for arguments in (["rm", name], ["rm", "--force", name]):
+                done = as_another(*arguments)
+                words = f"cannot remove '{name}' in {open_directory}: it belongs to another user (uid 0)"
+                assert (done.returncode, done.stderr) == (1, f"shmcomm rm: {words}\n")
+            assert path_of(name).exists()
+        assert as_another("gc").stdout == "0 segments removed\n"
+
+
+@needs_another_user
+def test_what_nobody_known_owns(capsys, open_directory):
+    path = path_of("strange")
+    path.write_bytes(b"x")
+    os.chown(path, 54321, 54321)
+    path.chmod(0o600)
+    assert as_another("ls").stdout.endswith("belongs to uid 54321, and its mode 0o600 keeps this user out\n")
+    assert main(["ls"]) == 0  # root sees what it is
+    assert " short " in capsys.readouterr().out
+    assert main(["rm", "strange"]) == 1
+    assert capsys.readouterr().err.endswith(": it belongs to another user (uid 54321); --force removes it anyway\n")
+    assert main(["rm", "--force", "strange"]) == 0
+
+
+@needs_another_user
+def test_root_removes_what_is_anothers_if_told_so(capsys, open_directory):
+    source = "import sys; from shmcomm import *; SharedMemoryBuffer(10, name='theirs', persist=True).close()"
+    subprocess.run([sys.executable, "-c", source], check=True)
+    os.chown(path_of("theirs"), 65534, 65534)
+    assert main(["rm", "theirs"]) == 1
+    words = f"cannot remove 'theirs' in {open_directory}: it belongs to another user (uid 65534)"
+    assert capsys.readouterr().err == f"shmcomm rm: {words}; --force removes it anyway\n"
+    assert main(["rm", "--force", "theirs"]) == 0
+    assert listed(capsys) == {}
+
+
+@needs_another_user
+@pytest.mark.parametrize("make", [STRANGE[name][0] for name in STRANGE], ids=STRANGE)
+def test_another_user_removes_its_own(open_directory, make):
+    content = make()
+    path = path_of("strange")
+    path.write_bytes(content)
+    os.chown(path, 65534, 65534)
+    path.chmod(0)  # not even its owner may open it
+    done = as_another("rm", "strange")
+    assert (done.returncode, done.stderr) == (
+        1, f"shmcomm rm: cannot remove 'strange' in {open_directory}: Permission denied; --force removes it anyway\n"
+    )  # fmt: skip
+    assert "belongs to user nobody (uid 65534), and its mode 0o0 keeps this user out" in as_another("ls").stdout
+    path.chmod(0o600)
+    assert as_another("rm", "--force", "strange").returncode == 0
+    assert not path.exists()
 
 
 def test_usage_errors_are_exit_code_2():

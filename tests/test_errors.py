@@ -498,35 +498,51 @@ def put(content, at, value):
     return content
 
 
+NO_SEGMENT = "the file is not a shmcomm segment; choose another name, or remove it with `shmcomm rm --force "
+OTHER_VERSION = "another format version; use the same shmcomm on both sides, or remove it with `shmcomm rm --force "
+OTHER_LAYOUT = "another memory layout; use the same shmcomm on both sides, or remove it with `shmcomm rm --force "
 FILES = {
-    "empty": (lambda c: b"", "not a shmcomm segment"),
-    "one byte": (lambda c: b"S", "not a shmcomm segment"),
-    "text": (lambda c: b"hello world\n" * 1000, "not a shmcomm segment"),
-    "random": (lambda c: os.urandom(65536), "not a shmcomm segment"),
-    "zeros": (lambda c: bytes(65536), "not a shmcomm segment"),
-    "truncated head": (lambda c: c[:100], "not a shmcomm segment"),
-    "magic only": (lambda c: c[:8], "not a shmcomm segment"),
-    "another version": (lambda c: put(c, 8, b"\x02"), "another format version"),
-    "another layout": (lambda c: put(c, 16, b"12345678"), "another memory layout"),
+    "empty": (lambda c: b"", "empty", NO_SEGMENT),
+    "one byte": (lambda c: b"S", "short", NO_SEGMENT),
+    "text": (lambda c: b"hello world\n" * 1000, "alien", NO_SEGMENT),
+    "random": (lambda c: os.urandom(65536), "alien", NO_SEGMENT),
+    "zeros": (lambda c: bytes(65536), "alien", NO_SEGMENT),
+    "truncated head": (lambda c: c[:100], "short", NO_SEGMENT),
+    "magic only": (lambda c: c[:8], "short", NO_SEGMENT),
+    "another version": (lambda c: put(c, 8, b"\x02"), "version", OTHER_VERSION),
+    "another layout": (lambda c: put(c, 16, b"12345678"), "live", OTHER_LAYOUT),
 }
 
 
-@pytest.mark.parametrize(("change", "message"), FILES.values(), ids=FILES)
-def test_attach_to_another_file(kind, name, change, message):
+@pytest.mark.parametrize(("change", "state", "message"), FILES.values(), ids=FILES)
+def test_attach_to_another_file(kind, name, change, state, message):
     make_like(kind, name, change)
     content = path_of(name).read_bytes()
+    message += qualified(name)
     for call in (kind.attach, lambda n: kind.open(n, 1000), lambda n: kind.attach(n, timeout=5)):
-        with pytest.raises(LayoutError, match=message):
+        with pytest.raises(LayoutError, match=re.escape(message)):
             call(name)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=f"{name}.*`shmcomm rm ") as caught:
         kind(1000, name=name)
     assert path_of(name).read_bytes() == content
     row = next(row for row in _core.list_segments() if row["name"] == name)
-    if change is not FILES["another layout"][0]:  # its head can be read
-        assert row["error"]
-        assert row["state"] in ("foreign", "corrupt")
+    assert row["error"]
+    assert row["state"] == state
     _core.collect_garbage()
     assert path_of(name).exists()
+    follow(str(caught.value), name)
+
+
+def qualified(name):
+    return f"{os.environ['SHMCOMM_NAMESPACE']}+{name}"
+
+
+def follow(advice, name):
+    """What an error says about `shmcomm rm` does what it says."""
+    command = re.search("`shmcomm ([^`]*)`", advice)[1].split()
+    done = subprocess.run([sys.executable, "-m", "shmcomm", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not os.path.lexists(path_of(name))
 
 
 SIZES = {
@@ -546,22 +562,33 @@ SIZES = {
 def test_attach_to_a_spoilt_file(kind, name, change):
     make_like(kind, name, change)
     for call in (kind.attach, lambda n: kind.open(n, 1000)):
-        with pytest.raises((CorruptedError, LayoutError)):
+        with pytest.raises((CorruptedError, LayoutError)) as caught:
             call(name)
+    assert caught.type is LayoutError or "it is damaged: choose another name, or remove" in str(caught.value)
     with pytest.raises(FileExistsError):
         kind(1000, name=name)
     assert path_of(name).exists()
+    follow(str(caught.value), name)
 
 
 def assert_refused(kind, name):
+    sentence = "it is no file, but a symbolic link, a directory, a pipe, a socket or a device; choose another name, or"
     for call in (kind.attach, lambda n: kind.open(n, 4)):
-        with pytest.raises(LayoutError, match="not a shmcomm segment"):
+        with pytest.raises(LayoutError, match=f"{sentence} remove what is there"):
             call(name)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=sentence):
         kind(4, name=name)
-    assert name in [row["name"] for row in _core.list_segments()]
+    assert [row["state"] for row in _core.list_segments() if row["name"] == name] == ["alien"]
     _core.collect_garbage()
     assert os.path.lexists(path_of(name))
+    if path_of(name).is_dir():
+        with pytest.raises(IsADirectoryError, match=f"cannot remove '{name}': .* is a directory; rmdir removes it"):
+            _core.remove_segment(name, force=True)
+    else:
+        with pytest.raises(LayoutError, match=f"cannot remove '{name}' in /dev/shm: it is no file"):
+            _core.remove_segment(name)
+        _core.remove_segment(name, force=True)
+        assert not os.path.lexists(path_of(name))
 
 
 def test_a_symbolic_link(kind, name):
@@ -597,13 +624,15 @@ def test_another_users_file(kind):
     with kind(100, name="foreign", mode=0o666) as made:
         os.chown(path_of(made), 12345, 12345)
         with pytest.raises(
-            PermissionError, match="'foreign' in /dev/shm belongs to another user; pass foreign=True"
+            PermissionError,
+            match=rf"'foreign' in /dev/shm belongs to another user \(uid 12345\); "
+            rf"pass foreign=True to {kind.__name__}.attach\(\) to trust it",
         ) as caught:
             kind.attach("foreign")
         assert caught.value.errno == errno.EACCES
         with pytest.raises(PermissionError):
             kind.open("foreign", 100)
-        with pytest.raises(FileExistsError):
+        with pytest.raises(FileExistsError, match=r"belongs to another user \(uid 12345\); choose another name"):
             kind(100, name="foreign")
         with kind.attach("foreign", foreign=True) as trusted:
             assert trusted.name == "foreign"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import fork_worker, forked, path_of, until
 
-from shmcomm import BusyError, RingBufferChannel, SharedMemoryBuffer
+from shmcomm import BusyError, Full, RingBufferChannel, SharedMemoryBuffer
 
 # The guard of the tests has a thread, and so have some of these tests.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -265,6 +265,53 @@ def test_a_fork_while_another_thread_waits(channel):
     assert forked(child) == 0
     thread.join()
     assert results == ["from the child"]
+
+
+def test_a_childs_waiters_are_its_own(channel):
+    thread = threading.Thread(target=channel.receive)
+    thread.start()
+    until(lambda: channel.stats().waiters == 1)
+
+    def child():
+        assert channel.stats().waiters == 1  # the parent's
+        for i in range(9):  # one of them is for the parent's thread
+            channel.send(i)
+        with pytest.raises(Full):
+            channel.send(9, timeout=0.06)
+        assert channel.stats().waiters == 0  # the parent's went with the first message
+
+    assert forked(child) == 0
+    thread.join()
+
+
+def test_a_fork_by_a_signal_handler_of_a_waiter(channel):
+    """The child leaves the call; the thread that waits, and is counted, is the parent's."""
+    seen = []
+
+    def handler(*_):
+        pid = os.fork()
+        if pid != 0:
+            seen.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            seen.append(channel.stats().waiters)
+            channel.send("by the handler")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    parent, main = os.getpid(), threading.main_thread().ident
+    timer = threading.Timer(0.03, signal.pthread_kill, [main, signal.SIGUSR1])
+    timer.start()
+    try:
+        seen.append(channel.receive())
+    except RuntimeError as error:
+        if os.getpid() == parent:
+            raise
+        os._exit(77 if "forked inside a call" in str(error) and channel.stats().waiters == 1 else 1)
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+        signal.signal(signal.SIGUSR1, before)
+        timer.join()
+    assert seen == [77, 1, "by the handler"]
+    assert channel.stats().waiters == 0
 
 
 def test_forks_while_other_threads_work():

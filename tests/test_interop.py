@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import path_of, until
 
 import shmcomm
 from shmcomm import _core
@@ -48,17 +49,13 @@ def echo_program(tmp_path_factory):
     return build_echo(tmp_path_factory.mktemp("prefix"), _core._os_body)
 
 
-def file_of(channel):
-    namespace = os.environ.get("SHMCOMM_NAMESPACE", "")
-    return f"shmcomm.{namespace}.{channel.name}" if namespace else f"shmcomm.{channel.name}"
-
-
 def test_messages_come_back_as_they_were(echo_program):
     with shmcomm.RingBufferChannel(8) as there, shmcomm.RingBufferChannel(8) as back:
         directory = os.environ.get("SHMCOMM_DIR", "/dev/shm")
-        command = [str(echo_program), directory, file_of(there), file_of(back)]
+        command = [str(echo_program), directory, path_of(there).name, path_of(back).name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             sent = [*range(100), "text", b"bytes", None, 2.5, ["a", {"b": (1, 2)}]]
+            until(lambda: there.stats().waiters == 1)
             for message in sent:
                 there.send(message, timeout=20)
                 assert back.receive(timeout=20) == message

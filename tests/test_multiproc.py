@@ -5,6 +5,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -404,6 +405,37 @@ def test_a_stopped_waiter_finishes(pair):
     assert peer.busy()
     peer.signal(signal.SIGCONT)
     assert peer.result() == "while it was stopped"
+
+
+WAIT_IN_THREADS = """
+import threading
+for _ in range(n):
+    threading.Thread(target=lambda: x.send(b"late"), daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "kill, not buried", "end", "shutdown"])
+def test_waiters_of_all_living_processes_are_counted(pair, how):
+    """Both sides can wait at once while the receiver holds all that the ring has room for."""
+    channel, peer = pair
+    peer("x.send_batch([bytes(9)] * 4)")
+    held = [channel.receive(copy=False) for _ in range(4)]
+    receiver = threading.Thread(target=lambda: held.extend(channel))
+    receiver.start()
+    until(lambda: channel.stats().waiters == 1)
+    peer(WAIT_IN_THREADS, n=3)
+    until(lambda: channel.stats().waiters == 4)
+    assert peer("x.stats().waiters") == 4
+    peer.signal(signal.SIGSTOP)
+    assert channel.stats().waiters == 4  # stopped is not dead
+    if how.startswith("kill"):
+        peer.kill(reap=how == "kill")
+    else:
+        peer.signal(signal.SIGCONT)
+        peer("x.shutdown()") if how == "shutdown" else peer.end()
+    until(lambda: channel.stats().waiters == (how != "shutdown"))
+    channel.shutdown()
+    receiver.join()
 
 
 def test_everybody_dies():

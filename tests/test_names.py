@@ -1,10 +1,13 @@
 """Names, namespaces, directories, modes; creating, attaching, opening, unlinking; who removes a name and when."""
 
 import errno
+import marshal
 import os
 import pickle
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -21,6 +24,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
+
+
+@pytest.fixture
+def folder():
+    """A folder that other users can reach, of this test alone."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="shmcomm-test.") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def kept():
+    """The name of something persistent, which goes even if the test fails."""
+    yield "persistent"
+    path_of("persistent").unlink(missing_ok=True)
 
 
 # ---- names ----
@@ -98,7 +115,7 @@ def test_namespace(monkeypatch):
         with RingBufferChannel(4, name="same") as there:
             there.send("there")
             assert here.is_empty()
-            assert path_of("same").name == f"shmcomm.{namespace}b.same"
+            assert path_of("same").name == f"shmcomm.{namespace}b+same"
             here.send("here")
             assert pickle.loads(pickle.dumps(here)).receive() == "here"  # goes where the original is
             here.send("here")
@@ -106,6 +123,100 @@ def test_namespace(monkeypatch):
             assert pickle.loads(pickle.dumps(there)).receive() == "there"
             with RingBufferChannel.attach("same") as again:
                 assert again.receive() == "here"
+
+
+def test_namespaces_do_not_overlap(monkeypatch):
+    """A file belongs to one namespace and one name: dots mean nothing, and no namespace is none of the others."""
+    base = os.environ["SHMCOMM_NAMESPACE"]
+    pairs = [("", f"{base}.a.b"), (base, "a.b"), (f"{base}.a", "b"), (f"{base}.", "a.b"), (f"{base}.a.", "b")]
+    made = []
+    for i, (namespace, name) in enumerate(pairs):
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        made.append(RingBufferChannel(4, name=name))
+        made[-1].send(i)
+        assert path_of(name).exists()
+    for i, (namespace, name) in enumerate(pairs):
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        with RingBufferChannel.attach(name) as same:
+            made[i].close()
+            assert same.receive() == i
+        assert not path_of(name).exists()
+
+
+def test_what_is_listed_swept_and_removed_is_of_the_namespace(monkeypatch, folder):
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))
+    pairs = [("", "x"), ("ns", "x"), ("ns", "y.x"), ("ns.y", "x"), ("n", "s.x")]
+    for namespace, name in pairs:
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        run_python(KILLED.format(f"RingBufferChannel(4, name={name!r})"), check=False)
+    # Each creation clears what the killed left, in all namespaces: only the last one is there.
+    assert [path.name for path in folder.iterdir()] == ["shmcomm.n+s.x"]
+    for namespace, name in pairs:
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        RingBufferChannel(4, name=name, persist=True).close()
+
+    def listed():
+        return {(row["namespace"], row["name"]) for row in _core.list_segments()}
+
+    for namespace in ("ns", "ns.y", "n", "other"):
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+        assert listed() == {pair for pair in pairs if pair[0] == namespace}
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+    assert listed() == set(pairs)
+    with pytest.raises(FileNotFoundError):
+        _core.remove_segment("s.x")
+    with pytest.raises(ValueError, match=re.escape("not 'n+s.x' ('+' is none of them)")):
+        _core.remove_segment("n+s.x")
+    _core.remove_segment("s.x", namespace="n")
+    assert listed() == set(pairs[:-1])
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "ns")
+    _core.remove_segment("x")
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+    assert listed() == {pairs[0], *pairs[2:4]}
+    for namespace, name in listed():
+        _core.remove_segment(name, namespace=namespace)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("namespace", ["ns", "ns.y", ""])
+def test_garbage_is_collected_in_the_namespace(monkeypatch, folder, namespace):
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))
+    source = """
+import os, signal
+from shmcomm import *
+kept = []
+for namespace in ("", "ns", "ns.y"):
+    os.environ["SHMCOMM_NAMESPACE"] = namespace
+    kept.append(RingBufferChannel(4, name="x"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run_python(source, check=False)
+    monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
+    removed = _core.collect_garbage()
+    if namespace:
+        assert removed == ["x"]
+        assert len(list(folder.iterdir())) == 2
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+        removed = [f"{namespace}+x", *_core.collect_garbage()]
+    assert sorted(removed) == ["ns+x", "ns.y+x", "x"]
+    assert list(folder.iterdir()) == []
+
+
+def test_the_standard_library_opens_what_is_in_a_namespace():
+    with SharedMemoryBuffer(100, name="by-the-stdlib") as buffer:
+        buffer.write(b"hello")
+        source = """
+import sys
+from multiprocessing import resource_tracker, shared_memory
+name, offset = sys.argv[1], int(sys.argv[2])
+shm = shared_memory.SharedMemory(name)
+print(bytes(shm.buf[offset : offset + 5]))
+resource_tracker.unregister(shm._name, "shared_memory")
+shm.close()
+"""
+        done = run_python(source, path_of(buffer).name, buffer.data_offset)
+        assert (done.stdout, done.stderr) == ("b'hello'\n", "")
+        assert path_of(buffer).exists()
 
 
 def test_without_a_namespace(monkeypatch):
@@ -118,7 +229,7 @@ def test_without_a_namespace(monkeypatch):
         assert Path("/dev/shm", "shmcomm." + name).exists()
 
 
-@pytest.mark.parametrize("namespace", ["a/b", "x" * 41, "a b", "\u00e9"])
+@pytest.mark.parametrize("namespace", ["a/b", "x" * 41, "a b", "\u00e9", "a+b", "+"])
 def test_bad_namespace(monkeypatch, namespace):
     monkeypatch.setenv("SHMCOMM_NAMESPACE", namespace)
     with pytest.raises(ValueError, match="SHMCOMM_NAMESPACE is 0 to 40 of the characters"):
@@ -165,17 +276,80 @@ def test_shmcomm_dir(monkeypatch, tmp_path):
         assert channel.receive() == 1
 
 
-@pytest.mark.parametrize(
-    ("directory", "error"),
-    [("/no/such/place", FileNotFoundError), (__file__, NotADirectoryError), ("a\0b", ValueError)],
-)
-def test_bad_directories(directory, error):
+DIRECTORIES = {
+    "missing": ("/no/such/place", FileNotFoundError, "(the directory for shared memory): '/no/such/place'"),
+    "a file": (__file__, NotADirectoryError, f"'x' in {__file__}: Not a directory; choose another directory with dir"),
+    "below a file": (__file__ + "/x", NotADirectoryError, f"(the directory for shared memory): '{__file__}/x'"),
+    "no path": (5, TypeError, "directory must be a str, bytes or os.PathLike object, not int"),
+    "a null byte": ("a\0b", ValueError, "null byte"),
+    "empty": ("", FileNotFoundError, "(the directory for shared memory): ''"),
+}
+
+
+@pytest.mark.parametrize(("directory", "error", "words"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_bad_directories(kind, directory, error, words):
     for call in (
-        lambda: RingBufferChannel(4, directory=directory),
-        lambda: RingBufferChannel.attach("x", directory=directory),
+        lambda: KINDS[kind](name="x", directory=directory),
+        lambda: TYPES[kind].attach("x", directory=directory),
+        lambda: TYPES[kind].open("x", 4, directory=directory),
     ):
-        with pytest.raises(error):
+        with pytest.raises(error, match=re.escape(words)):
             call()
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        ("relative", ValueError, "SHMCOMM_DIR must be an absolute path, not 'relative'"),
+        (".", ValueError, "SHMCOMM_DIR must be an absolute path, not '.'"),
+        (
+            "/no/such/place",
+            FileNotFoundError,
+            "No such file or directory (the directory for shared memory, from SHMCOMM_DIR): '/no/such/place'",
+        ),
+        (__file__, NotADirectoryError, f"{__file__}: Not a directory; choose another directory with directory= or"),
+    ],
+)
+def test_a_bad_shmcomm_dir(kind, monkeypatch, tmp_path, value, error, words):
+    monkeypatch.setenv("SHMCOMM_DIR", value)
+    for call in (lambda: KINDS[kind](), lambda: TYPES[kind].attach("x"), lambda: TYPES[kind].open("x", 4)):
+        with pytest.raises(error, match=re.escape(words)):
+            call()
+    with pytest.raises((error, OSError), match="SHMCOMM_DIR|directory"):
+        _core.list_segments()
+    with KINDS[kind](directory=tmp_path):  # what is said in the program comes first
+        pass
+    monkeypatch.setenv("SHMCOMM_DIR", "")
+    with KINDS[kind]() as made:
+        assert path_of(made, "/dev/shm").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write there")
+def test_a_directory_without_permission(folder):
+    source = """
+import os, sys, shmcomm, shmcomm._stats
+os.setgid(65534); os.setuid(65534)
+for call in (
+    lambda: shmcomm.RingBufferChannel(4, name="x", directory=sys.argv[1]),
+    lambda: shmcomm.SharedMemoryBuffer.open("x", 4, directory=sys.argv[1]),
+    lambda: shmcomm.RingBufferChannel.attach("x", directory=sys.argv[1]),
+):
+    try:
+        call()
+    except (PermissionError, FileNotFoundError) as error:
+        print(error)
+"""
+    folder.chmod(0o755)
+    create, open_, attach = run_python(source, folder).stdout.splitlines()
+    words = f"'x' in {folder}: Permission denied; choose another directory with directory= or SHMCOMM_DIR"
+    assert create == f"[Errno 13] cannot create RingBufferChannel {words}"
+    assert open_ == f"[Errno 13] cannot create SharedMemoryBuffer {words}"
+    assert "there is no RingBufferChannel named 'x'" in attach
+    folder.chmod(0o700)
+    assert [line.partition(": ")[2] for line in run_python(source, folder).stdout.splitlines()] == [
+        "Permission denied; choose another directory with directory= or SHMCOMM_DIR"
+    ] * 3
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o666, 0o777])
@@ -188,6 +362,87 @@ def test_mode(kind, mode):
         os.umask(umask)
 
 
+TWO_USERS = """
+import os, signal, sys
+import shmcomm, shmcomm._stats
+from shmcomm import *
+mode, groups, shares = int(sys.argv[1], 8), (int(sys.argv[2]), int(sys.argv[3])), sys.argv[4] == "True"
+folder = os.environ["SHMCOMM_DIR"]
+to_other, to_owner = os.pipe(), os.pipe()
+
+def become(user, group):
+    os.setgroups([])
+    os.setgid(group)
+    os.setuid(user)
+
+def say(pipe): os.write(pipe[1], b"x")
+def hear(pipe): assert os.read(pipe[0], 1)
+
+def refused(call, *arguments, **keywords):
+    try:
+        call(*arguments, **keywords)
+    except OSError as error:
+        print(type(error).__name__, error, flush=True)
+
+def owner():
+    channel = RingBufferChannel(4, name="shared", mode=mode)
+    say(to_other)
+    hear(to_owner)
+    if shares:
+        assert channel.receive() == "from the other"
+        assert len([p for p in channel.stats().participants if p.alive]) == 2
+    channel.close()
+    say(to_other)
+    hear(to_owner)
+    RingBufferChannel(4).close()  # clears what the other one could not
+    assert os.listdir(folder) == []
+
+def other():
+    hear(to_other)
+    refused(RingBufferChannel.attach, "shared")
+    refused(RingBufferChannel.open, "shared")
+    refused(RingBufferChannel.attach, "shared", foreign=True)
+    if shares:
+        channel = RingBufferChannel.attach("shared", foreign=True)
+        channel.send("from the other")
+        refused(channel.unlink)
+    say(to_owner)
+    hear(to_other)
+    if shares:
+        assert len(os.listdir(folder)) == 1
+        channel.close()
+        assert len(os.listdir(folder)) == 1  # nobody but its owner can remove it
+    say(to_owner)
+
+if os.fork() == 0:
+    become(54321, groups[0])
+    owner()
+else:
+    become(54322, groups[1])
+    other()
+    pid, status = os.wait()
+    sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two other users")
+@pytest.mark.parametrize(("mode", "groups"), [(0o660, (54321, 54321)), (0o660, (54321, 54322)), (0o600, (54321, 54321))])
+def test_two_users(folder, mode, groups):
+    folder.chmod(0o1777)
+    shares = mode == 0o660 and groups[0] == groups[1]
+    done = run_python(TWO_USERS, f"{mode:o}", *groups, shares, env={"SHMCOMM_DIR": str(folder)})
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    place = f"PermissionError [Errno 13] 'shared' in {folder} belongs to another user (uid 54321)"
+    if shares:
+        assert lines[:2] == [f"{place}; pass foreign=True to RingBufferChannel.attach() to trust it"] * 2
+        words = f"cannot unlink RingBufferChannel 'shared': only its owner may remove its name from {folder}"
+        assert lines[2:] == [f"PermissionError [Errno 1] {words}"]
+    else:
+        keeps = f"{place}, and its mode 0o{mode:o} keeps this process out: it has to be created with mode=0o660 by a "
+        assert lines == [f"{keeps}process of a common group, or with mode=0o666"] * 3
+
+
 def test_mode_by_default(kind):
     with KINDS[kind]() as made:
         assert path_of(made).stat().st_mode & 0o7777 == 0o600
@@ -195,8 +450,14 @@ def test_mode_by_default(kind):
 
 @pytest.mark.parametrize("mode", [0, 0o400, 0o200, 0o077, -1, 0o10600, 2**70])
 def test_bad_modes(kind, mode):
-    with pytest.raises(ValueError, match="mode must"):
+    with pytest.raises(ValueError, match="mode must") as caught:
         KINDS[kind](mode=mode)
+    assert "%" not in str(caught.value)
+
+
+def test_the_words_for_a_bad_mode(kind):
+    with pytest.raises(ValueError, match=r"mode must let its owner read and write \(0o600\), and 0o077 does not"):
+        KINDS[kind](mode=0o77)
 
 
 def test_max_participants():
@@ -236,7 +497,7 @@ def test_attach_to_nothing(kind):
     ) as caught:
         TYPES[kind].attach("nothing")
     assert caught.value.errno == errno.ENOENT
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="named 'nothing' in /dev/shm: nobody has created it in time"):
         TYPES[kind].attach("nothing", timeout=0.01)
 
 
@@ -292,6 +553,109 @@ def test_open():
         RingBufferChannel.open("opened")
     with pytest.raises(ValueError, match="capacity"):
         RingBufferChannel.open("opened", 0)
+
+
+# option, what the creator chose, what open() may say, what it may not say, and how the error shows both
+CONFLICTS = [
+    ("mode", {"mode": 0o640}, {"mode": 0o640}, {"mode": 0o600}, "mode 0o640, not 0o600"),
+    ("mode", {}, {"mode": 0o600}, {"mode": 0o660}, "mode 0o600, not 0o660"),
+    ("persist", {"persist": True}, {"persist": True}, {"persist": False}, "persist True, not False"),
+    ("persist", {}, {"persist": False}, {"persist": True}, "persist False, not True"),
+    (
+        "max_participants", {"max_participants": 3}, {"max_participants": 3}, {"max_participants": 128},
+        "max_participants 3, not 128"
+    ),
+    ("max_participants", {}, {"max_participants": 128}, {"max_participants": 5}, "max_participants 128, not 5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "made", "same", "other", "words"), CONFLICTS)
+def test_open_with_another_configuration(kind, kept, option, made, same, other, words):
+    with KINDS[kind](name=kept, **made) as first:
+        try:
+            for keywords in ({}, same):
+                with TYPES[kind].open(kept, **keywords) as again:
+                    assert again.name == kept
+            advice = f"exists with {words}; to take it as it is, leave {option}= out or use attach()"
+            with pytest.raises(LayoutError, match=re.escape(f"<{TYPES[kind].__name__} {kept!r}> {advice}")):
+                TYPES[kind].open(kept, **other)
+            with Peer() as peer:
+                with pytest.raises(LayoutError, match=re.escape(advice)):
+                    peer("kind.open(name, **other)", kind=TYPES[kind], name=kept, other=other)
+                assert peer("kind.open(name).name", kind=TYPES[kind], name=kept) == kept
+            assert [p.pid for p in first.stats().participants] == [os.getpid()]
+            TYPES[kind].attach(kept).close()
+        finally:
+            first.unlink()
+
+
+def test_open_compares_the_mode_that_the_file_has_now(kind):
+    with KINDS[kind](name="changed") as made:
+        path_of(made).chmod(0o660)
+        TYPES[kind].open("changed", mode=0o660).close()
+        with pytest.raises(LayoutError, match="exists with mode 0o660, not 0o600"):
+            TYPES[kind].open("changed", mode=0o600)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error"),
+    [
+        ({"mode": 0o77}, ValueError),
+        ({"mode": "600"}, TypeError),
+        ({"max_participants": 0}, ValueError),
+        ({"max_participants": None}, TypeError),
+    ],
+    ids=str,
+)
+def test_open_refuses_bad_values_of_something_that_exists(kind, keywords, error):
+    with KINDS[kind](name="there"):
+        with pytest.raises(error, match=next(iter(keywords))):
+            TYPES[kind].open("there", **keywords)
+        TYPES[kind].open("there").close()
+
+
+CODECS = {"auto": "auto", "native": "native", "pickle": "pickle", "raw": "raw", "a module": pickle, "another": marshal}
+
+
+@pytest.mark.parametrize("there", CODECS)
+@pytest.mark.parametrize("asked", CODECS)
+def test_open_with_another_codec(there, asked):
+    """Of two codecs that are objects nobody can say whether they are the same."""
+    chosen = CODECS[asked]
+    with RingBufferChannel(4, name="coded", codec=CODECS[there]) as channel:
+        if there == asked or not (isinstance(chosen, str) or isinstance(CODECS[there], str)):
+            RingBufferChannel.open("coded", codec=chosen).close()
+        else:
+            is_, not_ = (
+                repr(codec) if isinstance(codec, str) else "an object with dumps and loads"
+                for codec in (CODECS[there], chosen)
+            )
+            with pytest.raises(LayoutError, match=re.escape(f"exists with codec {is_}, not {not_}; to take it as")):
+                RingBufferChannel.open("coded", codec=chosen)
+        with RingBufferChannel.attach("coded", codec=chosen) as attached:  # whoever knows what he does
+            assert attached.capacity == 4
+        assert channel.is_empty()
+
+
+def test_open_creates_what_it_was_told(kind, kept):
+    keywords = {"mode": 0o640, "persist": True, "max_participants": 5}
+    with TYPES[kind].open(kept, 100, **keywords) as made:
+        assert path_of(kept).stat().st_mode & 0o777 == 0o640
+    assert path_of(kept).exists()
+    with TYPES[kind].open(kept, 100, **keywords) as made:
+        made.unlink()
+
+
+def test_open_of_a_buffer_with_other_options():
+    with SharedMemoryBuffer(100, name="summed", checksum=True, flags=7) as made:
+        SharedMemoryBuffer.open("summed", 100, checksum=True).close()
+        with pytest.raises(LayoutError, match="exists with checksum True, not False; to take it as it is"):
+            SharedMemoryBuffer.open("summed", checksum=False)
+        with pytest.raises(LayoutError, match="exists with size 100, not 101; to take it as it is"):
+            SharedMemoryBuffer.open("summed", 101)
+        with SharedMemoryBuffer.open("summed", flags=1) as same:  # what the head begins with, if it is made
+            assert same.header.flags == 7
+        assert made.validate_header()
 
 
 def test_codec_of_the_creator_is_adopted():
@@ -448,13 +812,6 @@ def test_garbage_collection_is_close(kind):
     assert not path_of("dropped").exists()
 
 
-@pytest.fixture
-def kept():
-    """The name of something persistent, which goes even if the test fails."""
-    yield "persistent"
-    path_of("persistent").unlink(missing_ok=True)
-
-
 def test_persist(kind, kept):
     with KINDS[kind](name=kept, persist=True) as made:
         text = pickle.dumps(made)
@@ -484,7 +841,8 @@ KILLED = "import os, signal\nfrom shmcomm import *\nx = {}\nos.kill(os.getpid(),
 
 
 @pytest.mark.parametrize("how", ["create", "attach", "open", "another create", "list", "collect"])
-def test_what_the_killed_left_is_cleared(how):
+def test_what_the_killed_left_is_cleared(how, folder, monkeypatch):
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))  # where no other program clears it away first
     done = run_python(KILLED.format("RingBufferChannel(4, name='orphan')"), check=False)
     assert done.returncode == -9, done.stderr
     assert path_of("orphan").exists()

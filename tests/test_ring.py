@@ -1,5 +1,6 @@
 """RingBufferChannel as one process sees it: every method, every keyword, every default."""
 
+import contextlib
 import copy
 import gc
 import itertools
@@ -12,6 +13,7 @@ import weakref
 
 import numpy as np
 import pytest
+from helpers import until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -1142,13 +1144,81 @@ def test_stats_are_frozen_and_plain(channel):
     assert pickle.loads(pickle.dumps(stats)) == stats
 
 
-def test_stats_of_waiters(channel):
-    thread = threading.Thread(target=channel.receive)
-    thread.start()
-    while channel.stats().waiters != 1:
-        time.sleep(0.001)
-    channel.send(1)
-    thread.join()
+@pytest.fixture
+def waiting():
+    """Starts threads that call something; in the end all must have returned."""
+    threads = []
+
+    def start(call, number=1):
+        for _ in range(number):
+            threads.append(threading.Thread(target=call))
+            threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def suppressing(error, call, *arguments):
+    def run():
+        with contextlib.suppress(error):
+            call(*arguments)
+
+    return run
+
+
+def test_stats_count_every_waiting_thread(channel, waiting):
+    assert channel.stats().waiters == 0
+    for n in range(1, 6):
+        waiting(channel.receive)
+        until(lambda n=n: channel.stats().waiters == n)
+    for n in range(4, -1, -1):
+        channel.send(n)
+        until(lambda n=n: channel.stats().waiters == n)
+
+
+def test_stats_count_who_waits_in_any_call(waiting):
+    with RingBufferChannel(1) as full, RingBufferChannel(1) as empty:
+        full.send(0)
+        for call in (full.send, full.send, lambda _: full.send_batch([1]), full.reserve):
+            waiting(suppressing(ShutDown, call, 1))
+        for call in (empty.receive_batch, empty.receive_batch, lambda _: list(empty)):
+            waiting(suppressing(ShutDown, call, 1))
+        until(lambda: (full.stats().waiters, empty.stats().waiters) == (4, 3))
+        for _ in range(50):  # also while they look again after each slice of their sleep
+            assert (full.stats().waiters, empty.stats().waiters) == (4, 3)
+            time.sleep(0.005)
+        full.shutdown(immediate=True)
+        empty.shutdown()
+        until(lambda: full.stats().waiters + empty.stats().waiters == 0)
+
+
+WAITS_THAT_END = {
+    "at the deadline": lambda ch: ch.receive(0.06),
+    "at once": lambda ch: ch.receive(0),
+    "without a wait": lambda ch: ch.try_receive(),
+    "a sender's, at the deadline": lambda ch: (ch.send_batch(range(4)), ch.send(1, timeout=0.06)),
+}
+
+
+@pytest.mark.parametrize("call", WAITS_THAT_END.values(), ids=WAITS_THAT_END)
+def test_stats_do_not_count_a_wait_that_has_ended(channel, call):
+    with contextlib.suppress(Empty, Full):
+        call(channel)
+    assert channel.stats().waiters == 0
+
+
+def test_stats_do_not_count_a_wait_that_was_closed(channel, waiting):
+    other = RingBufferChannel.attach(channel.name)
+
+    def wait():
+        with pytest.raises(ValueError, match="closed"):
+            other.receive()
+
+    waiting(wait, 3)
+    until(lambda: channel.stats().waiters == 3)
+    other.close()
+    until(lambda: channel.stats().waiters == 0)
 
 
 def test_length_counts_what_waits(channel):

@@ -95,6 +95,12 @@ void shc_hook(const char *where, const volatile void *word);
         SHC_HOOK_POINT(a);                                                                                             \
         return atomic_compare_exchange_strong_explicit(&a->v, expected, desired, memory_order_acquire,                 \
                                                        memory_order_relaxed);                                          \
+    }                                                                                                                  \
+    static SHC_ALWAYS_INLINE bool shc_a##W##_cas_relaxed(shc_a##W##_t *a, uint##W##_t *expected, uint##W##_t desired)  \
+    {                                                                                                                  \
+        SHC_HOOK_POINT(a);                                                                                             \
+        return atomic_compare_exchange_strong_explicit(&a->v, expected, desired, memory_order_relaxed,                 \
+                                                       memory_order_relaxed);                                          \
     }
 
 SHC_ATOMIC_OPS(32)

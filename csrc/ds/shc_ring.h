@@ -18,7 +18,7 @@
  *     shc_ring_give_back(ring);  shc_event_notify_one(&ring->shm->space);
  *
  * Waiting is the caller's: a failed claim or front leaves the word and value to watch in ring->send_watch /
- * receive_watch.
+ * receive_watch. Who sleeps may say so (shc_participant_begin_wait), for reports.
  *
  * Guarantees
  *   (a) FIFO; each message is delivered once as long as the consumer lives. If the consumer dies, its successor sees

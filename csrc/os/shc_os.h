@@ -96,6 +96,7 @@ typedef struct shc_os_file_info {
     uint64_t allocated; /* bytes of memory that the file really holds */
     uint32_t uid;
     uint32_t mode; /* permission bits */
+    bool is_directory;
 } shc_os_file_info_t;
 
 #define SHC_OS_TMP_PREFIX "shmcomm.~"
@@ -123,6 +124,9 @@ SHC_MUST_USE int shc_os_file_reserve(int fd, uint64_t size);
 SHC_MUST_USE int shc_os_file_open(int dir_fd, const char *name, int *fd);
 
 SHC_MUST_USE int shc_os_file_info(int fd, shc_os_file_info_t *out);
+
+/* The same without opening it: also of files that may not be opened, and of what is no regular file. */
+SHC_MUST_USE int shc_os_file_look(int dir_fd, const char *name, shc_os_file_info_t *out);
 
 /* 0 and *same: whether `name` still names the file (dev, ino). */
 SHC_MUST_USE int shc_os_file_is(int dir_fd, const char *name, uint64_t dev, uint64_t ino, bool *same);

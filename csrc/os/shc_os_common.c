@@ -356,18 +356,37 @@ shc_os_file_open(int dir_fd, const char *name, int *fd)
     return 0;
 }
 
+static shc_os_file_info_t
+info_from(const struct stat *st)
+{
+    return (shc_os_file_info_t){
+        .dev = (uint64_t)st->st_dev,
+        .ino = (uint64_t)st->st_ino,
+        .size = (uint64_t)st->st_size,
+        .allocated = (uint64_t)st->st_blocks * BLOCK,
+        .uid = (uint32_t)st->st_uid,
+        .mode = (uint32_t)st->st_mode & 07777,
+        .is_directory = S_ISDIR(st->st_mode),
+    };
+}
+
 int
 shc_os_file_info(int fd, shc_os_file_info_t *out)
 {
     struct stat st;
     if (fstat(fd, &st) != 0)
         return -errno;
-    out->dev = (uint64_t)st.st_dev;
-    out->ino = (uint64_t)st.st_ino;
-    out->size = (uint64_t)st.st_size;
-    out->allocated = (uint64_t)st.st_blocks * BLOCK;
-    out->uid = (uint32_t)st.st_uid;
-    out->mode = (uint32_t)st.st_mode & 07777;
+    *out = info_from(&st);
+    return 0;
+}
+
+int
+shc_os_file_look(int dir_fd, const char *name, shc_os_file_info_t *out)
+{
+    struct stat st;
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return -errno;
+    *out = info_from(&st);
     return 0;
 }
 

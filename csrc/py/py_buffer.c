@@ -168,33 +168,50 @@ buffer_attach(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *
     return attach_with((PyTypeObject *)cls, v, NULL);
 }
 
-PyDoc_STRVAR(open_doc,
-             "open($type, name, size=None, *, flags=0, checksum=False, mode=0o600, persist=False, directory=None,\n"
-             "     max_participants=128)\n--\n\n"
-             "Attach to the buffer of that name, or create it if there is none; of several processes that do so at "
-             "once, one creates.\n\n"
-             "size is needed to create. Raises LayoutError if it exists with another size.");
+PyDoc_STRVAR(
+    open_doc,
+    "open($type, name, size=None, *, flags=0, checksum=False, mode=0o600, persist=False, directory=None,\n"
+    "     max_participants=128)\n--\n\n"
+    "Attach to the buffer of that name, or create it if there is none; of several processes that do so at "
+    "once, one creates.\n\n"
+    "size is needed to create, flags are what the head begins with. What else is stated and the existing buffer "
+    "has otherwise is a\n"
+    "LayoutError; what is not stated is taken as it is.");
+
+/* Whether an existing buffer has what open() was told. */
+static bool
+agrees(pyshc_buffer_t *b, const pyshc_creation_t *creation, uint64_t size, PyObject *checksum)
+{
+    bool flushes = b->h.shared->seg.id.config[SHC_BUFFER_CONFIG_CHECKSUM] != 0, asked = flushes;
+    if (size != 0 && size != b->buffer.size) {
+        pyshc_handle_disagree(&b->h, "size", PyUnicode_FromFormat("%llu", (unsigned long long)b->buffer.size),
+                              PyUnicode_FromFormat("%llu", (unsigned long long)size));
+        return false;
+    }
+    if (!pyshc_parse_flag(checksum, &asked))
+        return false;
+    if (asked == flushes)
+        return pyshc_handle_agrees(&b->h, creation);
+    pyshc_handle_disagree(&b->h, "checksum", PyObject_Repr(flushes ? Py_True : Py_False),
+                          PyObject_Repr(asked ? Py_True : Py_False));
+    return false;
+}
 
 static bool
 open_once(pyshc_buffer_t *b, PyObject *const *v, uint64_t size, bool checksum)
 {
     bool exists = false;
+    pyshc_creation_t creation = {v[0], v[4], v[5], v[6], v[7]};
     if (!pyshc_handle_attach(&b->h, &buffer_kind, v[0], NULL, v[6], 0, false, true))
         return false;
     if (b->h.shared != NULL) {
         b->flushes = false; /* of an earlier try to create it */
-        (void)opened(b);
-        if (size == 0 || size == b->buffer.size)
-            return true;
-        PyErr_Format(b->h.st->LayoutError, "%R exists with size %llu, not %llu", b, (unsigned long long)b->buffer.size,
-                     (unsigned long long)size);
-        return false;
+        return opened(b) && agrees(b, &creation, size, v[3]);
     }
     if (size == 0) {
         PyErr_Format(PyExc_ValueError, "there is no buffer named %R, and creating it needs a size", v[0]);
         return false;
     }
-    pyshc_creation_t creation = {v[0], v[4], v[5], v[6], v[7]};
     if (!create(b, &creation, size, checksum, &exists))
         return false;
     return exists || (opened(b) && set_flags(b, v[2]));

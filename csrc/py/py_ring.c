@@ -87,8 +87,11 @@ parse_spin(pyshc_handle_t *h, PyObject *spin)
     if (spin == NULL || spin == Py_None)
         return true;
     double seconds = PyFloat_AsDouble(spin);
-    if (seconds == -1.0 && PyErr_Occurred())
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError, "spin must be seconds (a number) or None, not %s", Py_TYPE(spin)->tp_name);
         return false;
+    }
     if (!(seconds >= 0 && seconds <= 1)) {
         PyErr_Format(PyExc_ValueError, "spin must be seconds from 0 to 1, or None to let it be learned, not %R", spin);
         return false;
@@ -175,24 +178,40 @@ ring_attach(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     return attach_with((PyTypeObject *)cls, v, NULL);
 }
 
-/* Whether an existing ring is what open() asked for. */
 static bool
-matches(pyshc_handle_t *h, const ring_options_t *options)
+number_agrees(pyshc_handle_t *h, const char *option, uint64_t there, uint64_t asked)
 {
-    const shc_seg_id_t *id = &h->shared->seg.id;
-    uint64_t capacity = id->config[SHC_RING_CONFIG_CAPACITY];
-    uint64_t data_bytes = id->config[SHC_RING_CONFIG_DATA_BYTES];
-    if (options->capacity != 0 && options->capacity != capacity) {
-        PyErr_Format(h->st->LayoutError, "%R exists with capacity %llu, not %llu", h, (unsigned long long)capacity,
-                     (unsigned long long)options->capacity);
+    if (asked != there)
+        pyshc_handle_disagree(h, option, PyUnicode_FromFormat("%llu", (unsigned long long)there),
+                              PyUnicode_FromFormat("%llu", (unsigned long long)asked));
+    return asked == there;
+}
+
+/* The creator's choice stands in the segment. Of two objects nobody can say whether they are the same. */
+static bool
+codec_agrees(pyshc_handle_t *h, PyObject *codec)
+{
+    uint64_t there = h->shared->seg.id.config[SHC_RING_CONFIG_CODEC];
+    if (codec == NULL || codec == Py_None || there > PYSHC_CODEC_CUSTOM)
+        return adopt_codec(h, NULL);
+    if (!parse_codec(h, codec))
         return false;
-    }
-    if (options->buffer_size != 0 && data_bytes_for(options) != data_bytes) {
-        PyErr_Format(h->st->LayoutError, "%R exists with buffer_size %llu, not %llu", h, (unsigned long long)data_bytes,
-                     (unsigned long long)data_bytes_for(options));
+    if ((uint64_t)h->codec.kind != there)
+        pyshc_handle_disagree(h, "codec", pyshc_codec_kind_text(there), pyshc_codec_kind_text((uint64_t)h->codec.kind));
+    return (uint64_t)h->codec.kind == there;
+}
+
+/* Whether an existing ring has what open() was told. */
+static bool
+agrees(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t *options, PyObject *codec)
+{
+    const uint64_t *config = h->shared->seg.id.config;
+    if (options->capacity != 0 && !number_agrees(h, "capacity", config[SHC_RING_CONFIG_CAPACITY], options->capacity))
         return false;
-    }
-    return true;
+    if (options->buffer_size != 0 &&
+        !number_agrees(h, "buffer_size", config[SHC_RING_CONFIG_DATA_BYTES], data_bytes_for(options)))
+        return false;
+    return pyshc_handle_agrees(h, creation) && codec_agrees(h, codec);
 }
 
 PyDoc_STRVAR(open_doc,
@@ -200,22 +219,24 @@ PyDoc_STRVAR(open_doc,
              "     directory=None, max_participants=128)\n--\n\n"
              "Attach to the channel of that name, or create it if there is none; of several processes that do so at "
              "once, one creates.\n\n"
-             "capacity is needed to create. Raises LayoutError if it exists with another capacity or buffer_size.");
+             "capacity is needed to create. What is stated and the existing channel has otherwise is a LayoutError "
+             "(buffer_size is rounded\n"
+             "up first, and of two codecs that are objects none is another); what is not stated is taken as it is.");
 
 /* One round: attach, else create. false: exception. h->shared NULL afterwards: lost both races, try again. */
 static bool
 open_once(pyshc_handle_t *h, PyObject *const *v, const ring_options_t *options)
 {
     bool exists = false;
+    pyshc_creation_t creation = {v[0], v[5], v[6], v[7], v[8]};
     if (!pyshc_handle_attach(h, &pyshc_ring_kind, v[0], NULL, v[7], 0, false, true))
         return false;
     if (h->shared != NULL)
-        return adopt_codec(h, v[3]) && matches(h, options);
+        return agrees(h, &creation, options, v[3]);
     if (options->capacity == 0) {
         PyErr_Format(PyExc_ValueError, "there is no channel named %R, and creating it needs a capacity", v[0]);
         return false;
     }
-    pyshc_creation_t creation = {v[0], v[5], v[6], v[7], v[8]};
     return parse_codec(h, v[3] == Py_None ? NULL : v[3]) && create(h, &creation, options, &exists);
 }
 
@@ -460,21 +481,20 @@ ring_stats_fields(pyshc_handle_t *h)
     uint64_t messages, bytes;
     shc_ring_backlog(ring, &messages, &bytes);
     uint64_t peak = shc_a64_load_relaxed(&shm->peak);
+    uint64_t waiters = shc_participant_count_waiters(&h->shared->seg.participants, &pyshc_self.id);
     uint32_t flags = shc_ring_shutdown_flags(ring);
     PyObject *participants = pyshc_participants(h->shared, holds_of);
     if (participants == NULL)
         return NULL;
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:K,s:K,s:O,s:N}", "bytes_total",
-                         (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
-                         (unsigned long long)ring->capacity, "length", (unsigned long long)length_of(h), "sent",
-                         (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
-                         (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
-                         (unsigned long long)(peak > messages ? peak : messages), "waiters",
-                         (int)((shc_a32_load_relaxed(&shm->items.word) & SHC_EVENT_SLEEPERS) +
-                               (shc_a32_load_relaxed(&shm->space.word) & SHC_EVENT_SLEEPERS)),
-                         "sender_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->producer_deaths),
-                         "receiver_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths),
-                         "is_shutdown", flags ? Py_True : Py_False, "participants", participants);
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O,s:N}", "bytes_total", (unsigned long long)ring->units << 3,
+        "bytes_used", (unsigned long long)bytes, "capacity", (unsigned long long)ring->capacity, "length",
+        (unsigned long long)length_of(h), "sent", (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
+        (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
+        (unsigned long long)(peak > messages ? peak : messages), "waiters", (unsigned long long)waiters,
+        "sender_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->producer_deaths), "receiver_deaths",
+        (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "is_shutdown", flags ? Py_True : Py_False,
+        "participants", participants);
 }
 
 static PyObject *

@@ -1,10 +1,10 @@
 /* What the command line and the tests ask of the module: segments by name, the layout, the end of the process. */
-#include "py/pyshc_place.h"
+#include "py/pyshc_refusal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "py/pyshc_handle.h"
 #include "tool/shc_dump.h"
 
 /* ---- listing ---- */
@@ -14,13 +14,19 @@ typedef struct names {
     const char *prefix;
 } names_t;
 
+static bool
+is_private(const char *file)
+{
+    return strncmp(file, SHC_OS_TMP_PREFIX, strlen(SHC_OS_TMP_PREFIX)) == 0;
+}
+
 static int
 collect_name(void *arg, const char *file)
 {
     names_t *names = arg;
-    if (strncmp(file, SHC_OS_TMP_PREFIX, strlen(SHC_OS_TMP_PREFIX)) == 0)
+    if (is_private(file))
         return 0;
-    PyObject *name = PyUnicode_DecodeFSDefault(file);
+    PyObject *name = PyBytes_FromString(file);
     if (name == NULL || PyList_Append(names->list, name) < 0) {
         Py_XDECREF(name);
         return 1;
@@ -29,21 +35,48 @@ collect_name(void *arg, const char *file)
     return 0;
 }
 
+/* Why a file without our magic is none of ours. */
+static const char *
+state_of_strange(const shc_seg_report_t *report)
+{
+    uint64_t size = report->file.size;
+    return size == 0 ? "empty" : size < sizeof(shc_seg_shm_t) ? "short" : "alien";
+}
+
 static const char *
 state_name(int status, const shc_seg_report_t *report)
 {
-    if (status == SHC_E_NOT_SEGMENT)
-        return "foreign";
-    if (status != 0)
-        return status == SHC_E_VERSION || status == SHC_E_FOREIGN_PIDNS ? "foreign" : "corrupt";
-    if (report->life != SHC_SEG_OPEN)
-        return "removed";
-    return report->alive > 0 ? "live" : report->id.flags & SHC_SEG_FLAG_PERSIST ? "idle" : "dead";
+    switch (status) {
+    case 0:
+        if (report->life != SHC_SEG_OPEN)
+            return "removed";
+        return report->alive > 0 ? "live" : report->id.flags & SHC_SEG_FLAG_PERSIST ? "idle" : "dead";
+    case SHC_E_NOT_SEGMENT:
+        return state_of_strange(report);
+    case SHC_E_NO_FILE:
+        return "alien";
+    case SHC_E_VERSION:
+        return "version";
+    case SHC_E_FOREIGN_PIDNS:
+        return "pidns";
+    case SHC_E_CORRUPT:
+        return "corrupt";
+    case -EACCES:
+    case -EPERM:
+        return "denied";
+    default:
+        return "unknown";
+    }
 }
 
 static PyObject *
-error_text(int status)
+error_text(int status, const shc_seg_report_t *report)
 {
+    const shc_seg_spec_t *spec = shc_kind_spec(report->id.kind);
+    if (status == 0 && spec == NULL)
+        return PyUnicode_FromString("it holds a kind of object that this version does not know");
+    if (status == 0)
+        status = shc_seg_is_laid_out(&report->id, spec) ? 0 : SHC_E_FINGERPRINT;
     if (status == 0)
         return Py_NewRef(Py_None);
     const char *sentence = shc_status_sentence(status);
@@ -78,22 +111,27 @@ describe_participants(int dir_fd, const char *file)
     return list;
 }
 
+/* NULL with an exception, None if the file is gone. */
 static PyObject *
-describe(int dir_fd, const char *file, const char *name)
+describe(int dir_fd, const char *file)
 {
-    shc_seg_report_t report = {0};
+    shc_seg_report_t report;
+    size_t length;
+    const char *qualified = pyshc_place_qualified(file);
+    const char *name = pyshc_place_split(qualified, &length);
     int status = shc_seg_inspect(dir_fd, file, &pyshc_self, &report);
     if (status == -ENOENT)
         return Py_NewRef(Py_None);
     PyObject *participants = status == 0 ? describe_participants(dir_fd, file) : PyList_New(0);
     if (participants == NULL)
         return NULL;
-    return Py_BuildValue("{s:s,s:N,s:K,s:K,s:d,s:O,s:s,s:N,s:I,s:I,s:N}", "name", name, "kind",
+    return Py_BuildValue("{s:N,s:N,s:N,s:K,s:K,s:d,s:O,s:s,s:N,s:I,s:I,s:N}", "name", PyUnicode_DecodeFSDefault(name),
+                         "namespace", PyUnicode_DecodeFSDefaultAndSize(qualified, (Py_ssize_t)length), "kind",
                          kind_text(status, &report), "size", (unsigned long long)report.file.size, "used",
                          (unsigned long long)report.file.allocated, "created", (double)report.id.created / 1e9,
                          "persist", report.id.flags & SHC_SEG_FLAG_PERSIST ? Py_True : Py_False, "state",
                          state_name(status, &report), "participants", participants, "uid", report.file.uid, "mode",
-                         report.file.mode, "error", error_text(status));
+                         report.file.mode, "error", error_text(status, &report));
 }
 
 static PyObject *
@@ -104,14 +142,15 @@ raise_errno(int status, const char *what)
 }
 
 static bool
-open_place(PyObject *directory_arg, PyObject *namespace_arg, char prefix[64], char **directory, int *dir_fd)
+open_place(PyObject *directory_arg, PyObject *namespace_arg, char prefix[PYSHC_PREFIX_SIZE], char **directory,
+           int *dir_fd)
 {
     PyObject *namespace =
         namespace_arg != NULL && namespace_arg != Py_None ? Py_NewRef(namespace_arg) : pyshc_place_namespace();
     bool fine =
         namespace != NULL && pyshc_place_check_namespace(namespace) && pyshc_place_directory(directory_arg, directory);
     if (fine) {
-        pyshc_place_prefix(namespace, prefix, 64);
+        pyshc_place_prefix(namespace, prefix);
         int r = shc_os_dir_open(*directory, dir_fd);
         if (r != 0) {
             raise_errno(r, *directory);
@@ -124,16 +163,11 @@ open_place(PyObject *directory_arg, PyObject *namespace_arg, char prefix[64], ch
 }
 
 static PyObject *
-describe_all(int dir_fd, const char *prefix, PyObject *files)
+describe_all(int dir_fd, PyObject *files)
 {
     PyObject *rows = PyList_New(0);
     for (Py_ssize_t i = 0; rows != NULL && i < PyList_GET_SIZE(files); i++) {
-        const char *file = PyUnicode_AsUTF8(PyList_GET_ITEM(files, i));
-        if (file == NULL) {
-            PyErr_Clear(); /* not a name of ours: ours are ASCII */
-            continue;
-        }
-        PyObject *row = describe(dir_fd, file, file + strlen(prefix));
+        PyObject *row = describe(dir_fd, PyBytes_AS_STRING(PyList_GET_ITEM(files, i)));
         if (row == NULL || (row != Py_None && PyList_Append(rows, row) < 0))
             Py_CLEAR(rows);
         Py_XDECREF(row);
@@ -142,15 +176,16 @@ describe_all(int dir_fd, const char *prefix, PyObject *files)
 }
 
 PyDoc_STRVAR(list_segments_doc, "list_segments($module, /, directory=None, namespace=None)\n--\n\n"
-                                "A dict for every object in the namespace: name, kind, size, used, created, persist, "
-                                "state, participants, uid, mode, error.");
+                                "A dict for every object in the namespace (without one: in all of them): name, "
+                                "namespace, kind, size, used, created, persist, state, participants, uid, mode, "
+                                "error.");
 
 static PyObject *
 list_segments(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"directory", "namespace"};
     PyObject *v[2];
-    char prefix[64], *directory;
+    char prefix[PYSHC_PREFIX_SIZE], *directory;
     int dir_fd;
     if (!pyshc_parse("list_segments", args, nargs, kwnames, names, 2, 2, 0, v) ||
         !open_place(v[0], v[1], prefix, &directory, &dir_fd))
@@ -162,7 +197,7 @@ list_segments(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nar
         if (r < 0)
             raise_errno(r, directory);
         else if (r == 0 && PyList_Sort(found.list) == 0)
-            rows = describe_all(dir_fd, prefix, found.list);
+            rows = describe_all(dir_fd, found.list);
     }
     Py_XDECREF(found.list);
     shc_os_close(dir_fd);
@@ -172,21 +207,23 @@ list_segments(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nar
 
 /* ---- removing ---- */
 
-PyDoc_STRVAR(remove_segment_doc, "remove_segment($module, /, name, directory=None, force=False)\n--\n\n"
-                                 "Remove the name of an object that no living process uses; with force, of "
-                                 "any.\n\nRaises FileNotFoundError, BusyError, LayoutError.");
+PyDoc_STRVAR(remove_segment_doc,
+             "remove_segment($module, /, name, directory=None, force=False, namespace=None)\n--\n\n"
+             "Remove the name of an object that no living process uses; with force, of any, and whatever else has that "
+             "name.\n\n"
+             "Raises FileNotFoundError, BusyError, LayoutError, CorruptedError, PermissionError.");
 
 static PyObject *
 remove_segment(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"name", "directory", "force"};
-    PyObject *v[3];
+    static const char *const names[] = {"name", "directory", "force", "namespace"};
+    PyObject *v[4];
     bool force = false;
     pyshc_place_t place;
     int dir_fd = -1;
-    if (!pyshc_parse("remove_segment", args, nargs, kwnames, names, 3, 3, 1, v) || !pyshc_parse_flag(v[2], &force))
+    if (!pyshc_parse("remove_segment", args, nargs, kwnames, names, 4, 4, 1, v) || !pyshc_parse_flag(v[2], &force))
         return NULL;
-    PyObject *namespace = pyshc_place_namespace();
+    PyObject *namespace = v[3] != NULL && v[3] != Py_None ? Py_NewRef(v[3]) : pyshc_place_namespace();
     if (namespace == NULL || !pyshc_place_resolve(v[0], namespace, v[1], &place)) {
         Py_XDECREF(namespace);
         return NULL;
@@ -199,7 +236,7 @@ remove_segment(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         shc_os_close(dir_fd);
     }
     if (r != 0)
-        pyshc_raise(pyshc_state_of(module), r, "cannot remove %R in %s", v[0], place.directory);
+        pyshc_refuse_removal(pyshc_state_of(module), r, &place, v[0]);
     pyshc_place_clear(&place);
     return r == 0 ? Py_NewRef(Py_None) : NULL;
 }
@@ -208,9 +245,7 @@ static void
 note_removed(void *arg, const char *file)
 {
     const names_t *names = arg;
-    size_t n = strlen(names->prefix);
-    bool visible = strncmp(file, names->prefix, n) == 0;
-    PyObject *name = PyUnicode_DecodeFSDefault(visible ? file + n : file);
+    PyObject *name = PyUnicode_DecodeFSDefault(is_private(file) ? file : file + strlen(names->prefix));
     if (name != NULL)
         (void)PyList_Append(names->list, name);
     Py_XDECREF(name);
@@ -218,14 +253,15 @@ note_removed(void *arg, const char *file)
 
 PyDoc_STRVAR(collect_garbage_doc,
              "collect_garbage($module, /, directory=None)\n--\n\n"
-             "Remove every object of the namespace whose users are all dead; returns their names.");
+             "Remove every object of the namespace (without one: of all) whose users are all dead; returns their "
+             "names.");
 
 static PyObject *
 collect_garbage(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"directory"};
     PyObject *v[1];
-    char prefix[64], *directory;
+    char prefix[PYSHC_PREFIX_SIZE], *directory;
     int dir_fd;
     if (!pyshc_parse("collect_garbage", args, nargs, kwnames, names, 1, 1, 0, v) ||
         !open_place(v[0], NULL, prefix, &directory, &dir_fd))

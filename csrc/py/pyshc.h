@@ -52,6 +52,12 @@ pyshc_state_of(PyObject *module)
 /* Sets the exception that a status stands for: "<what>: <sentence>". Returns NULL. -errno becomes OSError. */
 PyObject *pyshc_raise(pyshc_state_t *st, int status, const char *format, ...);
 
+/* "<what>: <sentence>; <advice>"; advice may be NULL. */
+void pyshc_raise_advised(pyshc_state_t *st, int status, PyObject *what, PyObject *advice);
+
+/* The OSError, or subclass, of an errno with a text of ours. Steals the text; NULL: its exception is set. */
+void pyshc_raise_os_error(int number, PyObject *text);
+
 /* ---- arguments ---- */
 
 /* Fills values[i] (borrowed, NULL if absent) for the names; `positional` of them may be given by position. Returns
@@ -68,6 +74,10 @@ bool pyshc_parse_timeout(PyObject *arg, uint64_t *deadline_ns);
 
 /* An integer in [low, high]; false: TypeError or ValueError naming `what`. */
 bool pyshc_parse_integer(PyObject *arg, const char *what, uint64_t low, uint64_t high, uint64_t *out);
+
+/* "0o600", which Python's formats cannot write before 3.12. */
+#define PYSHC_MODE_TEXT 8
+const char *pyshc_mode_text(uint32_t mode, char out[PYSHC_MODE_TEXT]);
 
 /* A bool (any truth value); absent leaves *out. */
 bool pyshc_parse_flag(PyObject *arg, bool *out);

@@ -142,6 +142,13 @@ pyshc_parse_integer(PyObject *arg, const char *what, uint64_t low, uint64_t high
     return true;
 }
 
+const char *
+pyshc_mode_text(uint32_t mode, char out[PYSHC_MODE_TEXT])
+{
+    PyOS_snprintf(out, PYSHC_MODE_TEXT, "0o%03o", (unsigned)(mode & 07777));
+    return out;
+}
+
 bool
 pyshc_parse_flag(PyObject *arg, bool *out)
 {

@@ -88,6 +88,14 @@ pyshc_codec_parse(pyshc_state_t *Py_UNUSED(st), PyObject *arg, pyshc_codec_t *ou
     return set_kind(out, PYSHC_CODEC_CUSTOM, arg, dumps, loads);
 }
 
+PyObject *
+pyshc_codec_kind_text(uint64_t kind)
+{
+    if (kind < PYSHC_CODEC_CUSTOM)
+        return PyUnicode_FromFormat("'%s'", kinds[kind].name);
+    return PyUnicode_FromString(kinds[PYSHC_CODEC_CUSTOM].name);
+}
+
 int
 pyshc_codec_adopt(pyshc_state_t *st, uint64_t kind, pyshc_codec_t *out)
 {

@@ -68,6 +68,9 @@ typedef struct pyshc_codec {
  * replaced. */
 SHC_MUST_USE int pyshc_codec_parse(pyshc_state_t *st, PyObject *arg, pyshc_codec_t *out);
 
+/* How messages call a kind: 'auto', ..., or what stands for an object. New reference. */
+PyObject *pyshc_codec_kind_text(uint64_t kind);
+
 /* By the kind that stands in a segment. ValueError: the creator's codec is an object; CorruptedError: no kind at
  * all. */
 SHC_MUST_USE int pyshc_codec_adopt(pyshc_state_t *st, uint64_t kind, pyshc_codec_t *out);

@@ -50,6 +50,38 @@ sentence_for(int status)
     return sentence != NULL ? sentence : strerror(errno_for(status));
 }
 
+void
+pyshc_raise_os_error(int number, PyObject *text)
+{
+    PyObject *error = text != NULL ? PyObject_CallFunction(PyExc_OSError, "iO", number, text) : NULL;
+    if (error != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_XDECREF(text);
+    Py_XDECREF(error);
+}
+
+/* Steals text. */
+static void
+raise_text(pyshc_state_t *st, int status, PyObject *text)
+{
+    int number = errno_for(status);
+    if (number != 0) {
+        pyshc_raise_os_error(number, text);
+    } else if (text != NULL) {
+        PyErr_SetObject(exception_for(st, status), text);
+        Py_DECREF(text);
+    }
+}
+
+void
+pyshc_raise_advised(pyshc_state_t *st, int status, PyObject *what, PyObject *advice)
+{
+    const char *sentence = sentence_for(status);
+    raise_text(st, status,
+               advice != NULL ? PyUnicode_FromFormat("%U: %s; %U", what, sentence, advice)
+                              : PyUnicode_FromFormat("%U: %s", what, sentence));
+}
+
 PyObject *
 pyshc_raise(pyshc_state_t *st, int status, const char *format, ...)
 {
@@ -57,19 +89,8 @@ pyshc_raise(pyshc_state_t *st, int status, const char *format, ...)
     va_start(args, format);
     PyObject *what = PyUnicode_FromFormatV(format, args);
     va_end(args);
-    if (what == NULL)
-        return NULL;
-    int number = errno_for(status);
-    if (number == 0) {
-        PyErr_Format(exception_for(st, status), "%U: %s", what, sentence_for(status));
-    } else {
-        PyObject *text = PyUnicode_FromFormat("%U: %s", what, sentence_for(status));
-        PyObject *error = text != NULL ? PyObject_CallFunction(PyExc_OSError, "iO", number, text) : NULL;
-        if (error != NULL)
-            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-        Py_XDECREF(text);
-        Py_XDECREF(error);
-    }
-    Py_DECREF(what);
+    if (what != NULL)
+        pyshc_raise_advised(st, status, what, NULL);
+    Py_XDECREF(what);
     return NULL;
 }

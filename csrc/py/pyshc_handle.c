@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "py/pyshc_place.h"
+#include "py/pyshc_refusal.h"
 
 #define DEFAULT_MODE 0600
 #define DEFAULT_PARTICIPANTS 128
@@ -71,75 +71,6 @@ pyshc_handle_refuse_closed(pyshc_handle_t *h)
 {
     PyErr_Format(PyExc_ValueError, "%s %R is closed", type_name(h), h->name);
     pyshc_handle_unpin(h);
-    return false;
-}
-
-static void
-raise_no_space(const pyshc_place_t *place, PyObject *name, uint64_t asked)
-{
-    uint64_t there = 0;
-    int dir_fd;
-    if (shc_os_dir_open(place->directory, &dir_fd) == 0) {
-        if (shc_os_file_space(dir_fd, &there) != 0)
-            there = 0;
-        shc_os_close(dir_fd);
-    }
-    PyObject *text = PyUnicode_FromFormat("%R needs %llu bytes of shared memory and %s has %llu free: remove what is "
-                                          "left over (shmcomm gc), enlarge the file "
-                                          "system (mount -o remount,size=..., docker run --shm-size=...), or choose "
-                                          "another one (directory=, SHMCOMM_DIR)",
-                                          name, (unsigned long long)asked, place->directory, (unsigned long long)there);
-    PyObject *error = text != NULL ? PyObject_CallFunction(PyExc_OSError, "iO", ENOSPC, text) : NULL;
-    if (error != NULL)
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-    Py_XDECREF(text);
-    Py_XDECREF(error);
-}
-
-static void
-raise_os_error(int number, PyObject *text)
-{
-    PyObject *error = text != NULL ? PyObject_CallFunction(PyExc_OSError, "iO", number, text) : NULL;
-    if (error != NULL)
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-    Py_XDECREF(text);
-    Py_XDECREF(error);
-}
-
-static bool
-raise_creation(pyshc_handle_t *h, int status, const pyshc_place_t *place, PyObject *name, uint64_t size)
-{
-    if (status == -EEXIST || status == SHC_GONE) {
-        raise_os_error(
-            EEXIST, PyUnicode_FromFormat("an object named %R exists already in %s; attach to it with %s.attach(%R), or "
-                                         "remove it with `shmcomm rm`",
-                                         name, place->directory, type_name(h), name));
-    } else if (status == -ENOSPC) {
-        raise_no_space(place, name, size);
-    } else {
-        pyshc_raise(h->st, status, "cannot create %s %R in %s", type_name(h), name, place->directory);
-    }
-    return false;
-}
-
-static bool
-raise_attach(pyshc_handle_t *h, int status, const pyshc_place_t *place, PyObject *name)
-{
-    if (status == -ENOENT || status == SHC_GONE) {
-        raise_os_error(
-            ENOENT, PyUnicode_FromFormat("there is no %s named %R in %s: create it first, or wait for it with timeout=",
-                                         type_name(h), name, place->directory));
-    } else if (status == SHC_E_FOREIGN_USER) {
-        raise_os_error(EACCES, PyUnicode_FromFormat("%R in %s belongs to another user; pass foreign=True to trust it",
-                                                    name, place->directory));
-    } else if (status == SHC_E_PARTICIPANTS) {
-        raise_os_error(EUSERS,
-                       PyUnicode_FromFormat("all participant slots of %s %R are taken by living processes; create it "
-                                            "with a larger max_participants=",
-                                            type_name(h), name));
-    } else {
-        pyshc_raise(h->st, status, "cannot attach to %s %R in %s", type_name(h), name, place->directory);
-    }
     return false;
 }
 
@@ -211,7 +142,9 @@ parse_creation(const pyshc_creation_t *c, shc_seg_create_args_t *args)
     if (!pyshc_parse_flag(c->persist, &args->persist))
         return false;
     if ((mode & 0600) != 0600) {
-        PyErr_Format(PyExc_ValueError, "mode must let its owner read and write (0o600), not 0o%o", (int)mode);
+        char text[PYSHC_MODE_TEXT];
+        PyErr_Format(PyExc_ValueError, "mode must let its owner read and write (0o600), and %s does not",
+                     pyshc_mode_text((uint32_t)mode, text));
         return false;
     }
     args->mode = (uint32_t)mode;
@@ -268,7 +201,7 @@ create_at(pyshc_handle_t *h, const pyshc_kind_t *kind, const shc_seg_create_args
         uint64_t size = 0;
         if (shc_seg_size_for(kind->spec, args, &size) != 0)
             size = UINT64_MAX;
-        raise_creation(h, r, &place, name, size);
+        pyshc_refuse_creation(h->st, r, type_name(h), kind->spec->kind, &place, name, size);
     }
     pyshc_place_clear(&place);
     return done;
@@ -290,10 +223,10 @@ pyshc_handle_create(pyshc_handle_t *h, const pyshc_kind_t *kind, const pyshc_cre
 
 static int
 attach_patiently(const pyshc_kind_t *kind, const pyshc_place_t *place, uint64_t deadline_ns, bool any_owner,
-                 pyshc_shared_t **out)
+                 shc_os_file_info_t *info, pyshc_shared_t **out)
 {
     for (uint64_t pause = LOOK_MIN_NS;; pause = pause < LOOK_MAX_NS ? 2 * pause : pause) {
-        int r = pyshc_shared_attach(place, kind->spec, any_owner, kind->bind, out);
+        int r = pyshc_shared_attach(place, kind->spec, any_owner, kind->bind, info, out);
         uint64_t now = shc_os_now_ns();
         if ((r != -ENOENT && r != SHC_GONE) || now >= deadline_ns)
             return r;
@@ -310,14 +243,16 @@ attach_at(pyshc_handle_t *h, const pyshc_kind_t *kind, PyObject *name, PyObject 
     pyshc_shared_t *shared;
     if (!pyshc_place_resolve(name, namespace, directory, &place))
         return false;
-    int r = attach_patiently(kind, &place, deadline_ns, any_owner, &shared);
+    shc_os_file_info_t info = {0};
+    int r = attach_patiently(kind, &place, deadline_ns, any_owner, &info, &shared);
     bool done = false;
+    h->mode = info.mode;
     if (r == 0)
         done = fill(h, kind, shared, name, namespace, &place);
     else if ((r == -ENOENT || r == SHC_GONE) && absent_is_fine)
         done = true;
     else if (r != PYSHC_RAISED)
-        raise_attach(h, r, &place, name);
+        pyshc_refuse_attach(h->st, r, type_name(h), &place, name, deadline_ns != 0);
     pyshc_place_clear(&place);
     return done;
 }
@@ -330,6 +265,40 @@ pyshc_handle_attach(pyshc_handle_t *h, const pyshc_kind_t *kind, PyObject *name,
     bool done = space != NULL && attach_at(h, kind, name, space, directory, deadline_ns, any_owner, absent_is_fine);
     Py_XDECREF(space);
     return done;
+}
+
+void
+pyshc_handle_disagree(pyshc_handle_t *h, const char *option, PyObject *there, PyObject *asked)
+{
+    if (there != NULL && asked != NULL)
+        PyErr_Format(h->st->LayoutError,
+                     "%R exists with %s %U, not %U; to take it as it is, leave %s= out or use attach()", h, option,
+                     there, asked, option);
+    Py_XDECREF(there);
+    Py_XDECREF(asked);
+}
+
+bool
+pyshc_handle_agrees(pyshc_handle_t *h, const pyshc_creation_t *c)
+{
+    shc_seg_create_args_t asked = {0};
+    const shc_seg_id_t *id = &h->shared->seg.id;
+    bool persists = id->flags & SHC_SEG_FLAG_PERSIST;
+    char there[PYSHC_MODE_TEXT], wanted[PYSHC_MODE_TEXT];
+    if (!parse_creation(c, &asked))
+        return false;
+    if (c->mode != NULL && asked.mode != (h->mode & 0777))
+        pyshc_handle_disagree(h, "mode", PyUnicode_FromString(pyshc_mode_text(h->mode, there)),
+                              PyUnicode_FromString(pyshc_mode_text(asked.mode, wanted)));
+    else if (c->persist != NULL && asked.persist != persists)
+        pyshc_handle_disagree(h, "persist", PyObject_Repr(persists ? Py_True : Py_False),
+                              PyObject_Repr(asked.persist ? Py_True : Py_False));
+    else if (c->max_participants != NULL && asked.participants != id->participants)
+        pyshc_handle_disagree(h, "max_participants", PyUnicode_FromFormat("%u", (unsigned)id->participants),
+                              PyUnicode_FromFormat("%u", (unsigned)asked.participants));
+    else
+        return true;
+    return false;
 }
 
 /* Lets the segment go, once. */
@@ -466,7 +435,7 @@ object_unlink(PyObject *self, PyObject *Py_UNUSED(unused))
         shc_os_close(dir_fd);
     }
     if (r != 0)
-        pyshc_raise(h->st, r, "cannot unlink %s %R", type_name(h), h->name);
+        pyshc_refuse_unlink(h->st, r, type_name(h), h->shared->directory, h->name);
     pyshc_handle_unpin(h);
     return r != 0 ? NULL : Py_NewRef(Py_None);
 }

@@ -27,6 +27,7 @@ struct pyshc_handle {
     uint64_t pins_epoch; /* of the process whose threads `pins` counts */
     shc_a32_t closed;
     uint32_t spin_ns; /* fixed spin budget; UINT32_MAX: learned */
+    uint32_t mode;    /* permission bits that the file had when it was attached */
     PyObject *name;
     PyObject *namespace;
     PyObject *directory;
@@ -57,6 +58,13 @@ bool pyshc_handle_create(pyshc_handle_t *h, const pyshc_kind_t *kind, const pysh
 /* Tries once if deadline_ns is 0. With `absent_is_fine` a missing object returns true and leaves h->shared NULL. */
 bool pyshc_handle_attach(pyshc_handle_t *h, const pyshc_kind_t *kind, PyObject *name, PyObject *namespace,
                          PyObject *directory, uint64_t deadline_ns, bool any_owner, bool absent_is_fine);
+
+/* Whether the object that open() found has what its caller stated of mode, persist and max_participants. What was not
+ * stated is taken as it is. False: LayoutError, or what a bad value raises. */
+bool pyshc_handle_agrees(pyshc_handle_t *h, const pyshc_creation_t *creation);
+
+/* The LayoutError of an option that open() was given and that differs. Steals both texts; NULL: an exception is set. */
+void pyshc_handle_disagree(pyshc_handle_t *h, const char *option, PyObject *there, PyObject *asked);
 
 void pyshc_handle_close(pyshc_handle_t *h);
 

@@ -202,16 +202,15 @@ attach_located(int dir_fd, const pyshc_place_t *place, const shc_seg_spec_t *spe
 
 int
 pyshc_shared_attach(const pyshc_place_t *place, const shc_seg_spec_t *spec, bool any_owner,
-                    void (*bind)(pyshc_shared_t *), pyshc_shared_t **out)
+                    void (*bind)(pyshc_shared_t *), shc_os_file_info_t *info, pyshc_shared_t **out)
 {
     int dir_fd, fd;
-    shc_os_file_info_t info;
     pyshc_registry_lock();
     int r = shc_os_dir_open(place->directory, &dir_fd);
     if (r == 0) {
-        r = shc_seg_locate(dir_fd, place->file, any_owner, &fd, &info);
+        r = shc_seg_locate(dir_fd, place->file, any_owner, &fd, info);
         if (r == 0)
-            r = attach_located(dir_fd, place, spec, fd, &info, bind, out);
+            r = attach_located(dir_fd, place, spec, fd, info, bind, out);
         sweep(dir_fd, place->file, ATTACH_SWEEP_NS);
         shc_os_close(dir_fd);
     }

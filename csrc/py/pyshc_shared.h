@@ -72,12 +72,12 @@ SHC_MUST_USE int pyshc_shared_setup(void);
 void pyshc_registry_lock(void);
 void pyshc_registry_unlock(void);
 
-/* Both return a segment with one user more. `bind` fills the union. */
+/* Both return a segment with one user more. `bind` fills the union, *info is what its file was like. */
 SHC_MUST_USE int pyshc_shared_create(const pyshc_place_t *place, const shc_seg_spec_t *spec,
                                      const shc_seg_create_args_t *args, void (*init)(shc_seg_t *),
                                      void (*bind)(pyshc_shared_t *), pyshc_shared_t **out);
 SHC_MUST_USE int pyshc_shared_attach(const pyshc_place_t *place, const shc_seg_spec_t *spec, bool any_owner,
-                                     void (*bind)(pyshc_shared_t *), pyshc_shared_t **out);
+                                     void (*bind)(pyshc_shared_t *), shc_os_file_info_t *info, pyshc_shared_t **out);
 
 /* One user less. `ends` is the set of ends that this user had taken. */
 void pyshc_shared_release(pyshc_shared_t *shared, uint32_t ends);

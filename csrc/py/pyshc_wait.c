@@ -127,7 +127,7 @@ attempt_again(pyshc_operation_t *op)
 }
 
 static int
-wait_asleep(pyshc_operation_t *op, uint64_t deadline_ns)
+sleep_in_slices(pyshc_operation_t *op, uint64_t deadline_ns)
 {
     bool woken = false;
     int r = op->would_block;
@@ -145,6 +145,21 @@ wait_asleep(pyshc_operation_t *op, uint64_t deadline_ns)
         shc_event_pass_on(op->event);
         shc_event_notify_one(op->event);
     }
+    return r;
+}
+
+/* Counted among the waiters of this process's slot from the first sleep to the last. A signal handler may fork
+ * meanwhile: in the child the slot is the parent's, and so is the thread that is counted there. */
+static int
+wait_asleep(pyshc_operation_t *op, uint64_t deadline_ns)
+{
+    const shc_seg_t *seg = &op->handle->shared->seg;
+    const uint64_t epoch = seg->epoch;
+    const uint32_t index = seg->index, generation = seg->generation;
+    shc_participant_begin_wait(&seg->participants, index, generation);
+    int r = sleep_in_slices(op, deadline_ns);
+    if (epoch == shc_self_epoch(&pyshc_self))
+        shc_participant_end_wait(&seg->participants, index, generation);
     return r;
 }
 

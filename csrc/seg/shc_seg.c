@@ -21,6 +21,12 @@ fingerprint_for(const shc_seg_spec_t *spec)
     return shc_layout_hash(h, spec->rows, spec->row_count);
 }
 
+bool
+shc_seg_is_laid_out(const shc_seg_id_t *id, const shc_seg_spec_t *spec)
+{
+    return id->fingerprint == fingerprint_for(spec);
+}
+
 int
 shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size)
 {
@@ -148,7 +154,7 @@ shc_seg_locate(int dir_fd, const char *file, bool any_owner, int *fd, shc_os_fil
     int opened;
     int r = shc_os_file_open(dir_fd, file, &opened);
     if (r == -ELOOP || r == -EINVAL)
-        return SHC_E_NOT_SEGMENT;
+        return SHC_E_NO_FILE;
     if (r != 0)
         return r;
     r = shc_os_file_info(opened, info);
@@ -171,7 +177,7 @@ validate_id(const shc_seg_id_t *id, uint64_t file_size, const shc_self_t *self, 
         return SHC_E_VERSION;
     if (spec != NULL && id->kind != spec->kind)
         return SHC_E_KIND;
-    if (spec != NULL && id->fingerprint != fingerprint_for(spec))
+    if (spec != NULL && !shc_seg_is_laid_out(id, spec))
         return SHC_E_FINGERPRINT;
     uint64_t slots = (uint64_t)id->participants * sizeof(shc_participant_shm_t);
     bool sound = id->size == file_size && id->participants_offset == SHC_SEG_PARTICIPANTS_OFFSET &&

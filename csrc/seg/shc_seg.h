@@ -95,12 +95,15 @@ typedef struct shc_seg {
 
 /* Result of looking at a name without joining. */
 typedef struct shc_seg_report {
-    shc_seg_id_t id;
-    shc_os_file_info_t file;
-    uint32_t alive; /* living participants */
-    uint32_t slots; /* slots not free */
-    uint32_t life;  /* SHC_SEG_OPEN, ... */
+    shc_os_file_info_t file; /* of whatever has the name; all zero if nothing has */
+    shc_seg_id_t id;         /* this and the rest: of a segment that can be read, else zero */
+    uint32_t alive;          /* living participants */
+    uint32_t slots;          /* slots not free */
+    uint32_t life;           /* SHC_SEG_OPEN, ... */
 } shc_seg_report_t;
+
+/* Whether the layout of a segment is the one that `spec` describes; the rest of its head is not looked at. */
+bool shc_seg_is_laid_out(const shc_seg_id_t *id, const shc_seg_spec_t *spec);
 
 /* How large the file for these arguments will be; SHC_E_TOO_LARGE on overflow. */
 SHC_MUST_USE int shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size);
@@ -135,7 +138,7 @@ SHC_MUST_USE int shc_seg_unlink(shc_seg_t *seg, int dir_fd, const char *file);
 /* Sweeps everything that dead participants held and frees their slots. Returns how many. */
 uint32_t shc_seg_reap_participants(shc_seg_t *seg);
 
-/* Looks at a file of any kind. 0, or why it is no segment of ours. */
+/* Looks at a file of any kind. 0, or why it is no segment of ours; *out is written in every case. */
 SHC_MUST_USE int shc_seg_inspect(int dir_fd, const char *file, shc_self_t *self, shc_seg_report_t *out);
 
 /* One participant of a segment that was only looked at. */
@@ -153,7 +156,8 @@ uint32_t shc_seg_list_participants(int dir_fd, const char *file, shc_self_t *sel
  * ours. */
 SHC_MUST_USE int shc_seg_reap(int dir_fd, const char *file, shc_self_t *self, bool persist_too);
 
-/* Removes a name whatever its users do: they keep the memory they have. */
+/* Removes a name whatever its users do: they keep the memory they have. What cannot be read as a segment of ours, for
+ * whatever reason, is removed as any file is. */
 SHC_MUST_USE int shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *self);
 
 /* Reaps every dead segment and abandoned private file whose name starts with `prefix`. Stops when budget_ns is over

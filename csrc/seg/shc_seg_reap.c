@@ -8,12 +8,12 @@
 static const shc_seg_spec_t any_kind = {.kind = 0, .body_align = 1};
 
 static int
-open_any(int dir_fd, const char *file, shc_self_t *self, shc_os_file_info_t *info, shc_seg_t *seg)
+open_any(int dir_fd, const char *file, bool any_owner, shc_self_t *self, shc_os_file_info_t *info, shc_seg_t *seg)
 {
     int fd;
     int r = shc_self_refresh(self);
     if (r == 0)
-        r = shc_seg_locate(dir_fd, file, true, &fd, info);
+        r = shc_seg_locate(dir_fd, file, any_owner, &fd, info);
     if (r != 0)
         return r;
     r = shc_seg__map(fd, info, self, NULL, seg);
@@ -37,7 +37,10 @@ int
 shc_seg_inspect(int dir_fd, const char *file, shc_self_t *self, shc_seg_report_t *out)
 {
     shc_seg_t seg;
-    int r = open_any(dir_fd, file, self, &out->file, &seg);
+    *out = (shc_seg_report_t){0};
+    int r = shc_os_file_look(dir_fd, file, &out->file);
+    if (r == 0)
+        r = open_any(dir_fd, file, true, self, &out->file, &seg);
     if (r != 0)
         return r;
     out->id = seg.id;
@@ -54,7 +57,7 @@ shc_seg_list_participants(int dir_fd, const char *file, shc_self_t *self, shc_se
     shc_seg_t seg;
     shc_os_file_info_t info;
     uint32_t n = 0;
-    if (open_any(dir_fd, file, self, &info, &seg) != 0)
+    if (open_any(dir_fd, file, true, self, &info, &seg) != 0)
         return 0;
     for (uint32_t i = 0; i < seg.participants.count && n < max; i++) {
         shc_identity_t who;
@@ -97,17 +100,17 @@ keeps_name(const shc_seg_t *seg)
     return (seg->id.flags & SHC_SEG_FLAG_PERSIST) && shc_seg_life_state(life) == SHC_SEG_OPEN;
 }
 
+/* Every creation and attach looks around with this: what is another user's is not even mapped, since it could be
+ * truncated under us. */
 int
 shc_seg_reap(int dir_fd, const char *file, shc_self_t *self, bool persist_too)
 {
     shc_seg_t seg;
     shc_os_file_info_t info;
-    int r = open_any(dir_fd, file, self, &info, &seg);
+    int r = open_any(dir_fd, file, false, self, &info, &seg);
     if (r != 0)
         return r;
-    if (info.uid != self->id.uid)
-        r = SHC_E_FOREIGN_USER;
-    else if (keeps_name(&seg) && !persist_too)
+    if (keeps_name(&seg) && !persist_too)
         r = SHC_BUSY;
     else
         r = reap_mapped(&seg, dir_fd, file);
@@ -115,15 +118,32 @@ shc_seg_reap(int dir_fd, const char *file, shc_self_t *self, bool persist_too)
     return r;
 }
 
+/* Its users, if it has any, can be neither asked nor told: the name is all there is to remove. */
+static bool
+is_only_a_file(int status)
+{
+    switch (status) {
+    case -EACCES:
+    case -EPERM:
+    case SHC_E_NO_FILE:
+    case SHC_E_NOT_SEGMENT:
+    case SHC_E_VERSION:
+    case SHC_E_CORRUPT:
+    case SHC_E_FOREIGN_PIDNS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int
 shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *self)
 {
     shc_seg_t seg;
     shc_os_file_info_t info;
-    int r = open_any(dir_fd, file, self, &info, &seg);
-    if (r == SHC_E_FOREIGN_PIDNS || r == SHC_E_VERSION || r == SHC_E_CORRUPT)
-        return shc_os_file_unlink(
-            dir_fd, file); /* its users can be neither asked nor told: the name is all there is to remove */
+    int r = open_any(dir_fd, file, true, self, &info, &seg);
+    if (is_only_a_file(r))
+        return shc_os_file_unlink(dir_fd, file);
     if (r != 0)
         return r;
     r = shc_seg__visit(&seg);

@@ -9,7 +9,8 @@
  *                condition is still true for somebody else, shc_event_notify_one(ev)
  *
  * The word holds {sequence 31 | SLEEPERS 1}. The flag is sticky: a waiter that was killed leaves it set, which costs
- * the next notifier one useless system call and nothing else; a count of waiters would stay too high for ever.
+ * the next notifier one useless system call and nothing else; a count of waiters would stay too high for ever (the one
+ * for reports stands in each participant's slot, and goes with it).
  *
  * Guarantees
  *   (a) No lost wake-up: either the waiter's second look at the condition sees the notifier's change, or the

@@ -1,8 +1,9 @@
 #include "sync/shc_participant.h"
 
 static void
-fill_identity(shc_participant_shm_t *slot, const shc_identity_t *me, uint64_t since)
+fill_slot(shc_participant_shm_t *slot, const shc_identity_t *me, uint32_t generation, uint64_t since)
 {
+    shc_a64_store_relaxed(&slot->waiters, shc_participant_waiters_word(generation, 0));
     shc_a64_store_relaxed(&slot->start, me->start);
     shc_a64_store_relaxed(&slot->pidino, me->pidino);
     shc_a64_store_relaxed(&slot->pidns, me->pidns);
@@ -63,7 +64,7 @@ take_slot(const shc_participants_t *table, const shc_identity_t *me, uint32_t ph
         uint64_t joining = shc_participant_word(SHC_PARTICIPANT_JOINING, me->pid, g);
         if (!shc_a64_cas_seq_cst(&slot->state, &word, joining)) /* AR1 */
             continue;
-        fill_identity(slot, me, shc_os_wall_ns());
+        fill_slot(slot, me, g, shc_os_wall_ns());
         shc_a64_store_release(&slot->state, shc_participant_word(phase, me->pid, g)); /* R1 */
         *index = i;
         *generation = g;
@@ -133,6 +134,49 @@ shc_participant_count_alive(const shc_participants_t *table, uint32_t self_index
     return alive;
 }
 
+void
+shc_participant_begin_wait(const shc_participants_t *table, uint32_t index, uint32_t generation)
+{
+    shc_a64_t *waiters = &table->slots[index].waiters;
+    uint64_t word = shc_a64_load_relaxed(waiters);
+    while (shc_participant_waiters_generation(word) == generation &&
+           shc_participant_waiters(word) < SHC_PARTICIPANT_WAITERS_MAX &&
+           !shc_a64_cas_relaxed(waiters, &word, word + 1))
+        ;
+}
+
+void
+shc_participant_end_wait(const shc_participants_t *table, uint32_t index, uint32_t generation)
+{
+    shc_a64_t *waiters = &table->slots[index].waiters;
+    uint64_t word = shc_a64_load_relaxed(waiters);
+    while (shc_participant_waiters_generation(word) == generation && shc_participant_waiters(word) > 0 &&
+           !shc_a64_cas_relaxed(waiters, &word, word - 1))
+        ;
+}
+
+/* Of whoever has the slot now, if it lives. */
+static uint32_t
+waiters_in(shc_participant_shm_t *slot, const shc_identity_t *me)
+{
+    uint64_t waiters = shc_a64_load_relaxed(&slot->waiters);
+    uint32_t threads = shc_participant_waiters(waiters);
+    uint64_t word;
+    if (threads == 0 || slot_is_dead(slot, me, &word) || shc_participant_phase(word) != SHC_PARTICIPANT_LIVE ||
+        shc_participant_generation(word) != shc_participant_waiters_generation(waiters))
+        return 0;
+    return threads < SHC_PARTICIPANT_WAITERS_MAX ? threads : SHC_PARTICIPANT_WAITERS_MAX;
+}
+
+uint64_t
+shc_participant_count_waiters(const shc_participants_t *table, const shc_identity_t *me)
+{
+    uint64_t waiters = 0;
+    for (uint32_t i = 0; i < table->count; i++)
+        waiters += waiters_in(&table->slots[i], me);
+    return waiters;
+}
+
 static bool
 reap_slot(shc_participant_shm_t *slot, uint32_t index, const shc_identity_t *me, shc_sweep_fn sweep, void *arg)
 {
@@ -179,7 +223,9 @@ shc_participant_check(const shc_participants_t *table)
         uint64_t word = shc_a64_load_relaxed(&slot->state);
         if (shc_participant_phase(word) > SHC_PARTICIPANT_REAPING || word >> 57 != 0)
             return SHC_E_CORRUPT;
-        if (shc_a64_load_relaxed(&slot->spare[0]) != 0 || shc_a64_load_relaxed(&slot->spare[1]) != 0)
+        if (shc_participant_waiters(shc_a64_load_relaxed(&slot->waiters)) > SHC_PARTICIPANT_WAITERS_MAX)
+            return SHC_E_CORRUPT;
+        if (shc_a64_load_relaxed(&slot->spare) != 0)
             return SHC_E_CORRUPT;
     }
     return 0;

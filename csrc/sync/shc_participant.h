@@ -13,12 +13,18 @@
  *     LIVE | LEAVING | JOINING | DEAD (g), process dead --> REAPING(g, reaper's pid) --swept--> FREE(g+1)
  *     REAPING(g, pid), that pid dead --> REAPING(g, my pid): the sweep starts again (it is idempotent)
  *
+ * Beside it lies a count for reports: how many of the process's threads are in a blocking wait on the segment. Its
+ * owner changes it around the sleep, and its word names the generation that it belongs to. So it needs no sweep: a
+ * killed waiter's count goes with its slot, and who comes back to a slot that is no longer its own (a thread that
+ * outlived the leaving of its process) changes nothing.
+ *
  * Guarantees for callers
  *   (a) An index is not given to another process before everything that its last holder owned has been swept: an
  *       owner word with index i and an older generation than the slot's belongs to somebody who is gone.
  *   (b) Generations count up; an owner word that keeps only the low k bits of one is ambiguous after 2^k reuses of a
  *       slot within the life of that word.
- *   (c) Joining and leaving are lock-free; is_dead and reap do system calls and belong to slow paths.
+ *   (c) Joining and leaving are lock-free; is_dead, reap and count_waiters do system calls and belong to slow paths.
+ *   (d) The count of waiters is a hint, bounded whatever stands there: nothing but a report depends on it.
  *
  * Pairs
  *   A1 <- R1: a reader that sees LIVE (or LEAVING) sees the identity that was filled before.
@@ -26,11 +32,13 @@
  *   AR1: claims a slot (join, leave begins, reap); as acquire it pairs with R1 and R2, as release it publishes nothing.
  *   SC1: who begins to leave and then counts the others has a fence in between: of two that leave at once, at least one
  *        sees the other LEAVING.
+ *   `waiters` carries no data and has no order: relaxed.
  *
  * Crash points (where killed -> what stays -> who mends it)
  *   after FREE->JOINING      JOINING(pid)      any reaper: by pid alone. If that pid was reused meanwhile, the slot
  *                                              stays taken until the stranger ends; nothing else is affected.
  *   while LIVE               LIVE              any reaper sweeps what it held
+ *   while counted as waiting LIVE, waiters > 0 nobody need: no dead process is counted
  *   after LIVE->LEAVING      LEAVING           the same
  *   while reaping            REAPING(pid)      the next reaper sweeps again
  */
@@ -73,6 +81,14 @@ bool shc_participant_is_dead(const shc_participants_t *table, uint32_t index, ui
  * joining or already leaving does not. Stops counting at `enough`. */
 uint32_t shc_participant_count_alive(const shc_participants_t *table, uint32_t self_index, uint32_t enough,
                                      const shc_identity_t *me);
+
+/* One more, or one less, thread of the participant (index, generation) is in a blocking wait. Without effect if the
+ * slot has moved on. */
+void shc_participant_begin_wait(const shc_participants_t *table, uint32_t index, uint32_t generation);
+void shc_participant_end_wait(const shc_participants_t *table, uint32_t index, uint32_t generation);
+
+/* Threads of living processes that are in a blocking wait. Asks the kernel about those processes only. */
+uint64_t shc_participant_count_waiters(const shc_participants_t *table, const shc_identity_t *me);
 
 /* Turns the slots of dead processes into free ones. Returns how many. */
 uint32_t shc_participant_reap(const shc_participants_t *table, const shc_identity_t *me, shc_sweep_fn sweep, void *arg);

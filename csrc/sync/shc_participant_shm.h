@@ -13,7 +13,8 @@ typedef struct shc_participant_shm {
     shc_a64_t since;
     shc_a32_t pid;
     shc_a32_t uid;
-    shc_a64_t spare[2];
+    shc_a64_t waiters;
+    shc_a64_t spare;
 } shc_participant_shm_t;
 
 #define SHC_PARTICIPANT_LAYOUT(ROW, T)                                                                                 \
@@ -25,7 +26,9 @@ typedef struct shc_participant_shm {
     ROW(T, since, 32, 8, "owner", "wall clock of joining, ns since 1970, for people")                                  \
     ROW(T, pid, 40, 4, "owner", "process id")                                                                          \
     ROW(T, uid, 44, 4, "owner", "effective user id")                                                                   \
-    ROW(T, spare, 48, 16, "nobody", "zero")
+    ROW(T, waiters, 48, 8, "joiner, owner",                                                                            \
+        "generation 32 | 32 threads of the process that are in a blocking wait, at most 2^22; for people")             \
+    ROW(T, spare, 56, 8, "nobody", "zero")
 
 SHC_PARTICIPANT_LAYOUT(SHC_LAYOUT_ASSERT, shc_participant_shm_t)
 _Static_assert(sizeof(shc_participant_shm_t) == 64, "one slot is one cache line");
@@ -41,6 +44,9 @@ enum {
 };
 
 #define SHC_PARTICIPANT_MAX 2047
+
+/* No process has more threads: the system's numbers for them end there. */
+#define SHC_PARTICIPANT_WAITERS_MAX (UINT32_C(1) << 22)
 
 static inline uint64_t
 shc_participant_word(uint32_t phase, uint32_t actor_pid, uint32_t generation)
@@ -64,6 +70,24 @@ static inline uint32_t
 shc_participant_generation(uint64_t word)
 {
     return (uint32_t)(word >> 25);
+}
+
+static inline uint64_t
+shc_participant_waiters_word(uint32_t generation, uint32_t threads)
+{
+    return (uint64_t)generation << 32 | threads;
+}
+
+static inline uint32_t
+shc_participant_waiters(uint64_t word)
+{
+    return (uint32_t)word;
+}
+
+static inline uint32_t
+shc_participant_waiters_generation(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
 }
 
 #endif

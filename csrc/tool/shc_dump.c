@@ -1,8 +1,7 @@
 #include "tool/shc_dump.h"
 
-#include "ds/shc_buffer_shm.h"
-#include "ds/shc_ring_shm.h"
-#include "seg/shc_seg.h"
+#include "ds/shc_buffer.h"
+#include "ds/shc_ring.h"
 
 #define ROWS(name, LAYOUT, T) static const shc_layout_row_t name##_rows[] = {LAYOUT(SHC_LAYOUT_ROW, T)};
 #define TABLE(name, T, source)                                                                                         \
@@ -42,6 +41,20 @@ shc_kind_name(uint32_t kind)
 #define SHC_KIND(id, NAME, stem)                                                                                       \
     case id:                                                                                                           \
         return #stem;
+#include "seg/shc_kinds.def"
+#undef SHC_KIND
+    default:
+        return NULL;
+    }
+}
+
+const shc_seg_spec_t *
+shc_kind_spec(uint32_t kind)
+{
+    switch (kind) {
+#define SHC_KIND(id, NAME, stem)                                                                                       \
+    case id:                                                                                                           \
+        return &shc_##stem##_spec;
 #include "seg/shc_kinds.def"
 #undef SHC_KIND
     default:

@@ -2,7 +2,7 @@
 #ifndef SHC_DUMP_H
 #define SHC_DUMP_H
 
-#include "base/shc_layout.h"
+#include "seg/shc_seg.h"
 
 typedef struct shc_layout_table {
     const char *type;
@@ -16,5 +16,8 @@ const shc_layout_table_t *shc_layout_tables(size_t *n);
 
 /* The name of a kind ("ring"), or NULL. */
 const char *shc_kind_name(uint32_t kind);
+
+/* What a kind asks of its segment, or NULL. */
+const shc_seg_spec_t *shc_kind_spec(uint32_t kind);
 
 #endif

@@ -15,6 +15,11 @@ def _line(row: Sequence[str], widths: Sequence[int], align: str) -> str:
     return "  ".join(fields).rstrip()
 
 
+def printable(text: str) -> str:
+    """Return a name as text that any terminal shows as it is: what is not plain ASCII is escaped, as in a literal."""
+    return ascii(text)[1:-1]
+
+
 def size(nbytes: int) -> str:
     """Return a number of bytes in the largest unit that keeps it readable: ``256 KiB``."""
     value, units = float(nbytes), ["B", "KiB", "MiB", "GiB", "TiB"]

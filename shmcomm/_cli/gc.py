@@ -3,9 +3,9 @@
 import argparse
 import json
 
-from shmcomm._cli._table import count
+from shmcomm._cli._table import count, printable
 
-HELP = "remove the segments whose processes are all dead"
+HELP = "remove your segments whose processes are all dead"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,5 +21,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"removed": removed}, indent=2))
     else:
-        print("\n".join([*removed, f"{count(len(removed), 'segment')} removed"]))
+        print("\n".join([*map(printable, removed), f"{count(len(removed), 'segment')} removed"]))
     return 0

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import pwd
 import time
 from typing import Any
 
@@ -21,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a row per segment, sorted by name."""
     from shmcomm import _core
 
-    found = sorted(_core.list_segments(directory=arguments.directory), key=lambda segment: segment["name"])
+    found = sorted(_core.list_segments(directory=arguments.directory), key=_qualified)
     if arguments.json:
         print(json.dumps(found, indent=2))
     elif found:
@@ -32,15 +34,37 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _qualified(segment: dict[str, Any]) -> str:
+    """The name, as ``rm`` takes it: with its namespace, unless only one is shown."""
+    name: str = segment["name"]
+    only_one = segment["namespace"] == os.environ.get("SHMCOMM_NAMESPACE", "")
+    return name if only_one else f"{segment['namespace']}+{name}"
+
+
 def _row(segment: dict[str, Any], now: float) -> tuple[str, ...]:
     return (
-        segment["name"],
+        _table.printable(_qualified(segment)),
         segment["kind"] or "?",
         _table.size(segment["size"]),
         segment["state"] + (", persistent" if segment["persist"] else ""),
         _table.age(now - segment["created"]) if segment["created"] else "?",
-        segment["error"] or _processes(segment["participants"]),
+        _reason(segment) or _processes(segment["participants"]),
     )
+
+
+def _reason(segment: dict[str, Any]) -> str | None:
+    """Why there is nothing to tell of its processes."""
+    if segment["state"] == "denied":
+        return f"belongs to {_user(segment['uid'])}, and its mode 0o{segment['mode']:o} keeps this user out"
+    error: str | None = segment["error"]
+    return error
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {_table.printable(pwd.getpwuid(uid).pw_name)} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _processes(participants: list[dict[str, Any]]) -> str:

@@ -95,6 +95,7 @@ check_verdicts(const crash_party_t *survivor, const crash_party_t *peer)
     SURVIVES(!shc_participant_is_dead(table, survivor->seg.index, survivor->seg.generation, UINT32_MAX, me));
     SURVIVES_EQ(shc_participant_count_alive(table, SHC_PARTICIPANT_MAX, UINT32_MAX, me), 2);
     SURVIVES_EQ(shc_participant_count_alive(table, survivor->seg.index, UINT32_MAX, me), 1);
+    SURVIVES_EQ(shc_participant_count_waiters(table, me), 0);
 }
 
 /* Every slot but those of the two living can be had, holds something, and is given back. */
@@ -198,6 +199,16 @@ act_leave(crash_party_t *victim, const crash_case_t *c)
 }
 
 static void
+act_wait(crash_party_t *victim, const crash_case_t *c)
+{
+    const shc_seg_t *seg = &victim->seg;
+    (void)c;
+    shc_participant_begin_wait(&seg->participants, seg->index, seg->generation);
+    shc_participant_begin_wait(&seg->participants, seg->index, seg->generation);
+    shc_participant_end_wait(&seg->participants, seg->index, seg->generation);
+}
+
+static void
 act_reap(crash_party_t *victim, const crash_case_t *c)
 {
     (void)c;
@@ -211,6 +222,7 @@ TEST_LIMIT(participant_killed_at_every_instruction, 120)
         {.name = "join behind dead ones", .outsider = true, .setup = setup_dead, .act = act_join, .check = check},
         {.name = "join a full table of dead", .outsider = true, .setup = setup_full, .act = act_join, .check = check},
         {.name = "leave", .prepare = prepare_holding, .act = act_leave, .check = check},
+        {.name = "wait", .prepare = prepare_holding, .act = act_wait, .check = check},
         {.name = "reap nobody", .prepare = prepare_holding, .act = act_reap, .check = check},
         {.name = "reap two dead", .setup = setup_dead, .prepare = prepare_holding, .act = act_reap, .check = check},
         {.name = "reap a dead reaper, a dead leaver",

@@ -223,7 +223,7 @@ fuzz_sanity(int r)
     FUZZ_CHECK(r == 0 || r == SHC_E_CORRUPT);
 }
 
-#define FUZZ_SEG_OPS 7u
+#define FUZZ_SEG_OPS 9u
 
 static inline void
 fuzz_seg_op(shc_seg_t *seg, unsigned op, uint64_t argument)
@@ -251,6 +251,12 @@ fuzz_seg_op(shc_seg_t *seg, unsigned op, uint64_t argument)
         break;
     case 5:
         (void)shc_participant_read(table, index, &who, &since, &phase, &generation);
+        break;
+    case 6:
+        (void)(argument & 1 ? shc_participant_begin_wait : shc_participant_end_wait)(table, index, seg->generation);
+        break;
+    case 7:
+        FUZZ_CHECK(shc_participant_count_waiters(table, me) <= (uint64_t)table->count * SHC_PARTICIPANT_WAITERS_MAX);
         break;
     default: /* as far as memory goes; a directory that cannot be asked stands for one that refuses */
         shc_seg_leave(seg, -1, "none");

@@ -40,12 +40,14 @@ attach(int dir_fd, const char *file, shc_seg_t *seg, shc_ring_t *ring, int end)
 
 /* Sleeps until the event may have happened; the caller looks again. */
 static void
-wait_for(shc_event_shm_t *event, const shc_a64_t *word, uint64_t seen)
+wait_for(const shc_seg_t *seg, shc_event_shm_t *event, const shc_a64_t *word, uint64_t seen)
 {
     uint32_t prepared = shc_event_prepare(event);
     if (shc_a64_load_relaxed(word) != seen)
         return;
+    shc_participant_begin_wait(&seg->participants, seg->index, seg->generation);
     int r = shc_event_wait(event, prepared, shc_os_now_ns() + SHC_EVENT_SLICE_MIN_NS);
+    shc_participant_end_wait(&seg->participants, seg->index, seg->generation);
     if (r == 0)
         shc_event_pass_on(event);
 }
@@ -57,7 +59,7 @@ send_copy(shc_ring_t *ring, const shc_ring_message_t *msg)
     uint64_t room;
     int r;
     while ((r = shc_ring_claim(ring, msg->length, &dst, &room)) == SHC_FULL)
-        wait_for(&ring->shm->space, ring->send_watch.word, ring->send_watch.seen);
+        wait_for(ring->seg, &ring->shm->space, ring->send_watch.word, ring->send_watch.seen);
     if (r != 0)
         die("sending", r);
     memcpy(dst, msg->payload, msg->length);
@@ -75,7 +77,7 @@ echo(shc_ring_t *in, shc_ring_t *out)
         shc_ring_message_t msg;
         int r = shc_ring_front(in, &msg);
         if (r == SHC_EMPTY) {
-            wait_for(&in->shm->items, in->receive_watch.word, in->receive_watch.seen);
+            wait_for(in->seg, &in->shm->items, in->receive_watch.word, in->receive_watch.seen);
             continue;
         }
         if (r == SHC_SHUTDOWN)

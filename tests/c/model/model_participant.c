@@ -126,6 +126,34 @@ counter(void)
     leave_slot(i);
 }
 
+/* A thread that comes back from its wait when its process has left, as at the end of an interpreter. */
+static void
+late_waiter(void)
+{
+    uint32_t i, g;
+    if (shc_participant_join(&plan.table, me(), &i, &g) != 0)
+        return;
+    shc_participant_begin_wait(&plan.table, i, g);
+    leave_slot(i);
+    shc_participant_end_wait(&plan.table, i, g);
+}
+
+/* Its own count is its own, whoever had the slot before, and nobody else's count remains when others are gone. */
+static void
+waiter(void)
+{
+    uint32_t i, g;
+    if (shc_participant_join(&plan.table, me(), &i, &g) != 0)
+        return;
+    use_slot(i, g);
+    shc_participant_begin_wait(&plan.table, i, g);
+    MODEL_CHECK(shc_a64_load_relaxed(&shared.slots[i].waiters) == shc_participant_waiters_word(g, 1));
+    uint64_t all = shc_participant_count_waiters(&plan.table, me());
+    MODEL_CHECK(all >= 1 && all <= SLOTS);
+    shc_participant_end_wait(&plan.table, i, g);
+    MODEL_CHECK(shc_a64_load_relaxed(&shared.slots[i].waiters) == shc_participant_waiters_word(g, 0));
+}
+
 static void
 reset(void)
 {
@@ -161,6 +189,7 @@ finish(void)
         MODEL_CHECK(!is_live || (plan.holder[i][g] != 0 && !model_is_dead(plan.holder[i][g] - 1)));
     }
     MODEL_CHECK(shc_participant_check(&plan.table) == 0);
+    MODEL_CHECK(shc_participant_count_waiters(&plan.table, &other) == 0);
 }
 
 static void
@@ -187,6 +216,26 @@ TEST_LIMIT(a_slot_is_one_process_s, 120)
          .reset = reset,
          .finish = finish,
          .preemptions = 3},
+    };
+    run_all(models, SHC_ARRAY_SIZE(models));
+}
+
+TEST_LIMIT(a_count_of_waiters_is_its_owner_s, 120)
+{
+    static const model_t models[] = {
+        {.name = "a late waiter, 2 waiters",
+         .threads = 3,
+         .body = {late_waiter, waiter, waiter},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 3},
+        {.name = "2 waiters, reaper, one dies",
+         .threads = 3,
+         .body = {waiter, waiter, reaper},
+         .reset = reset,
+         .finish = finish,
+         .preemptions = 2,
+         .kills = 1},
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }

@@ -112,6 +112,12 @@ check_new_file_is_private_until_published(void)
     CHECK_EQ(shc_os_file_is(s.fd, "public", i.dev, i.ino, &same), 0);
     CHECK(same);
     CHECK_EQ(i.size, 5);
+    shc_os_file_info_t seen;
+    memset(&seen, 0xee, sizeof seen);
+    CHECK_EQ(shc_os_file_look(s.fd, "public", &seen), 0);
+    CHECK_EQ(seen.dev == i.dev && seen.ino == i.ino && seen.size == 5, 1);
+    CHECK_EQ(seen.uid == geteuid() && seen.mode == 0600 && seen.allocated == i.allocated, 1);
+    CHECK(!seen.is_directory && !i.is_directory);
     shc_os_close(f.fd);
     scratch_close(&s);
 }
@@ -781,6 +787,7 @@ one_round(const scratch_t *s)
     CHECK_EQ(shc_os_file_open(dir, "file", &fd), 0);
     shc_os_file_info_t i = info(fd);
     CHECK_EQ(shc_os_file_is(dir, "file", i.dev, i.ino, &same), 0);
+    CHECK_EQ(shc_os_file_look(dir, "file", &i), 0);
     CHECK_EQ(shc_os_file_space(fd, &space), 0);
     CHECK_EQ(shc_os_map(fd, 64 * KIB, &base), 0);
     CHECK_EQ(shc_os_dir_scan(dir, "file", count_visit, &n), 0);

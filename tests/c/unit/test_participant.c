@@ -1,6 +1,7 @@
 /* The participant table: joining, leaving, who is dead, reaping. */
 #include "sync/shc_participant.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -290,6 +291,152 @@ TEST(counting_stops_when_there_are_enough)
     fix_close();
 }
 
+/* ---- who waits ---- */
+
+static uint64_t
+waiters(void)
+{
+    return shc_participant_count_waiters(&table, me());
+}
+
+static void
+plant_waiters(uint32_t index, uint32_t generation, uint32_t threads)
+{
+    shc_a64_store_relaxed(&slots[index].waiters, shc_participant_waiters_word(generation, threads));
+}
+
+TEST(a_wait_is_counted_from_its_beginning_to_its_end)
+{
+    uint32_t index, generation;
+    set_up();
+    shc_a64_store_relaxed(&slots[0].state, shc_participant_word(SHC_PARTICIPANT_FREE, 0, 7));
+    CHECK_OK(shc_participant_join(&table, me(), &index, &generation));
+    CHECK_EQ(waiters(), 0);
+    shc_participant_begin_wait(&table, index, generation);
+    CHECK_EQ(waiters(), 1);
+    shc_participant_begin_wait(&table, index, generation);
+    CHECK_EQ(waiters(), 2);
+    CHECK_OK(shc_participant_check(&table));
+    shc_participant_end_wait(&table, index, generation);
+    CHECK_EQ(waiters(), 1);
+    shc_participant_end_wait(&table, index, generation);
+    CHECK_EQ(waiters(), 0);
+    CHECK_EQ(shc_a64_load_relaxed(&slots[0].waiters), shc_participant_waiters_word(7, 0));
+    fix_close();
+}
+
+TEST(waiters_of_all_living_users_are_added_up)
+{
+    set_up();
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        fix_plant_living(&seg, i, 5, SHC_PARTICIPANT_LIVE);
+        plant_waiters(i, 5, i + 1);
+    }
+    CHECK_EQ(waiters(), 1 + 2 + 3 + 4);
+    fix_plant_living(&seg, 3, 5, SHC_PARTICIPANT_LEAVING);
+    CHECK_EQ(waiters(), 1 + 2 + 3);
+    fix_plant_dead(&seg, 2, 5, SHC_PARTICIPANT_LIVE);
+    CHECK_EQ(waiters(), 1 + 2);
+    plant_waiters(1, 4, 2);
+    CHECK_EQ(waiters(), 1);
+    shc_a64_store_relaxed(&slots[0].state, shc_participant_word(SHC_PARTICIPANT_FREE, 0, 5));
+    CHECK_EQ(waiters(), 0);
+    fix_close();
+}
+
+TEST(who_comes_back_to_a_slot_that_has_moved_on_changes_nothing)
+{
+    uint32_t index, generation, again, next;
+    set_up();
+    CHECK_OK(shc_participant_join(&table, me(), &index, &generation));
+    shc_participant_begin_wait(&table, index, generation);
+    leave(index);
+    CHECK_EQ(waiters(), 0);
+    CHECK_OK(shc_participant_join(&table, me(), &again, &next));
+    CHECK_EQ(again, index);
+    CHECK_EQ(waiters(), 0);
+    shc_participant_begin_wait(&table, again, next);
+    shc_participant_end_wait(&table, index, generation);
+    CHECK_EQ(waiters(), 1);
+    shc_participant_begin_wait(&table, index, generation);
+    CHECK_EQ(waiters(), 1);
+    fix_close();
+}
+
+TEST(an_impossible_count_of_waiters_is_bounded_and_stays_in_its_half_of_the_word)
+{
+    static const uint32_t forged[] = {SHC_PARTICIPANT_WAITERS_MAX, SHC_PARTICIPANT_WAITERS_MAX + 1, UINT32_MAX};
+    uint32_t index, generation;
+    set_up();
+    CHECK_OK(shc_participant_join(&table, me(), &index, &generation));
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(forged); i++) {
+        plant_waiters(index, generation, forged[i]);
+        CHECK_EQ(waiters(), SHC_PARTICIPANT_WAITERS_MAX);
+        CHECK_EQ(shc_participant_check(&table), forged[i] > SHC_PARTICIPANT_WAITERS_MAX ? SHC_E_CORRUPT : 0);
+        shc_participant_begin_wait(&table, index, generation);
+        CHECK_EQ(shc_a64_load_relaxed(&slots[index].waiters), shc_participant_waiters_word(generation, forged[i]));
+    }
+    plant_waiters(index, generation, 0);
+    shc_participant_end_wait(&table, index, generation);
+    CHECK_EQ(shc_a64_load_relaxed(&slots[index].waiters), shc_participant_waiters_word(generation, 0));
+    fix_close();
+}
+
+static void
+join_wait_and_die(void *arg)
+{
+    uint32_t *index = arg, generation;
+    CHECK_OK(shc_self_refresh(&fix.self));
+    CHECK_OK(shc_participant_join(&table, me(), index, &generation));
+    shc_participant_begin_wait(&table, *index, generation);
+    (void)kill(getpid(), SIGKILL);
+}
+
+TEST(a_killed_waiter_is_not_counted_and_leaves_no_count_to_its_successor)
+{
+    uint32_t *index = proc_share(sizeof *index), again, generation;
+    set_up();
+    CHECK_EQ(t_wait(proc_start(join_wait_and_die, index)), 128 + SIGKILL);
+    CHECK_EQ(shc_participant_waiters(shc_a64_load_relaxed(&slots[*index].waiters)), 1);
+    CHECK_EQ(waiters(), 0);
+    CHECK_EQ(shc_participant_reap(&table, me(), NULL, NULL), 1);
+    CHECK_EQ(waiters(), 0);
+    CHECK_OK(shc_participant_join(&table, me(), &again, &generation));
+    CHECK_EQ(again, *index);
+    CHECK_EQ(waiters(), 0);
+    fix_close();
+}
+
+#define COUNTING_THREADS 4
+
+static uint32_t counted_index, counted_generation;
+
+static void *
+wait_often(void *arg)
+{
+    uint64_t rounds = t_scaled(100000);
+    (void)arg;
+    for (uint64_t i = 0; i < rounds; i++) {
+        shc_participant_begin_wait(&table, counted_index, counted_generation);
+        shc_participant_end_wait(&table, counted_index, counted_generation);
+    }
+    shc_participant_begin_wait(&table, counted_index, counted_generation);
+    return NULL;
+}
+
+TEST(threads_of_one_process_count_together)
+{
+    pthread_t threads[COUNTING_THREADS];
+    set_up();
+    CHECK_OK(shc_participant_join(&table, me(), &counted_index, &counted_generation));
+    for (int i = 0; i < COUNTING_THREADS; i++)
+        CHECK_EQ(pthread_create(&threads[i], NULL, wait_often, NULL), 0);
+    for (int i = 0; i < COUNTING_THREADS; i++)
+        CHECK_EQ(pthread_join(threads[i], NULL), 0);
+    CHECK_EQ(waiters(), COUNTING_THREADS);
+    fix_close();
+}
+
 /* ---- reaping ---- */
 
 typedef struct swept {
@@ -510,7 +657,7 @@ TEST(check_finds_impossible_words)
     shc_a64_store_relaxed(&slots[3].state, UINT64_C(1) << 57);
     CHECK_EQ(shc_participant_check(&table), SHC_E_CORRUPT);
     shc_a64_store_relaxed(&slots[3].state, 0);
-    shc_a64_store_relaxed(&slots[3].spare[1], 1);
+    shc_a64_store_relaxed(&slots[3].spare, 1);
     CHECK_EQ(shc_participant_check(&table), SHC_E_CORRUPT);
     fix_close();
 }

@@ -318,19 +318,24 @@ TEST(an_empty_file_a_short_one_and_noise_are_no_segments)
         fix_write_file(NAME, noise, sizes[i]);
         CHECK_EQ(attach(&seg), SHC_E_NOT_SEGMENT);
         CHECK_EQ(shc_seg_inspect(fix.dir_fd, NAME, &fix.self, &report), SHC_E_NOT_SEGMENT);
+        CHECK_EQ(report.file.size, sizes[i]);
+        CHECK_EQ(report.file.uid, geteuid());
+        CHECK_EQ(report.id.size, 0);
         CHECK_EQ(shc_seg_reap(fix.dir_fd, NAME, &fix.self, true), SHC_E_NOT_SEGMENT);
-        CHECK_EQ(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self), SHC_E_NOT_SEGMENT);
         shc_seg_slot_t slots[1];
         CHECK_EQ(shc_seg_list_participants(fix.dir_fd, NAME, &fix.self, slots, 1), 0);
         CHECK_OK(fix_sweep());
         CHECK(fix_exists(NAME));
+        CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
+        CHECK_EQ(fix_count_files(), 0);
     }
-    CHECK_EQ(unlinkat(fix.dir_fd, NAME, 0), 0);
+    CHECK_EQ(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self), -ENOENT);
     fix_close();
 }
 
 TEST(a_symbolic_link_a_folder_and_a_fifo_are_no_segments)
 {
+    shc_seg_report_t report;
     fix_open();
     CHECK_OK(fix_create_buffer("shmcomm.real", SIZE, &seg));
     CHECK_EQ(symlinkat("shmcomm.real", fix.dir_fd, "shmcomm.link"), 0);
@@ -339,16 +344,22 @@ TEST(a_symbolic_link_a_folder_and_a_fifo_are_no_segments)
     static const char *const names[] = {"shmcomm.link", "shmcomm.folder", "shmcomm.fifo"};
     shc_seg_t other;
     for (size_t i = 0; i < SHC_ARRAY_SIZE(names); i++) {
-        CHECK_EQ(fix_attach(names[i], &shc_buffer_spec, &other), SHC_E_NOT_SEGMENT);
+        CHECK_EQ(fix_attach(names[i], &shc_buffer_spec, &other), SHC_E_NO_FILE);
+        CHECK_EQ(shc_seg_inspect(fix.dir_fd, names[i], &fix.self, &report), SHC_E_NO_FILE);
+        CHECK_EQ(report.file.is_directory, strcmp(names[i], "shmcomm.folder") == 0);
+        CHECK_EQ(report.file.uid, geteuid());
         CHECK_EQ(fix_create_buffer(names[i], SIZE, &other), -EEXIST);
-        CHECK_EQ(shc_seg_reap(fix.dir_fd, names[i], &fix.self, true), SHC_E_NOT_SEGMENT);
+        CHECK_EQ(shc_seg_reap(fix.dir_fd, names[i], &fix.self, true), SHC_E_NO_FILE);
     }
     CHECK_OK(fix_sweep());
     for (size_t i = 0; i < SHC_ARRAY_SIZE(names); i++)
         CHECK(fix_exists(names[i]));
-    CHECK_EQ(unlinkat(fix.dir_fd, "shmcomm.link", 0), 0);
+    CHECK_OK(shc_seg_force_unlink(fix.dir_fd, "shmcomm.link", &fix.self));
+    CHECK_OK(shc_seg_force_unlink(fix.dir_fd, "shmcomm.fifo", &fix.self));
+    CHECK(fix_exists("shmcomm.real"));
+    int r = shc_seg_force_unlink(fix.dir_fd, "shmcomm.folder", &fix.self);
+    CHECK(r == -EISDIR || r == -EPERM);
     CHECK_EQ(unlinkat(fix.dir_fd, "shmcomm.folder", AT_REMOVEDIR), 0);
-    CHECK_EQ(unlinkat(fix.dir_fd, "shmcomm.fifo", 0), 0);
     fix_leave(&seg, "shmcomm.real");
     CHECK_EQ(fix_count_files(), 0);
     fix_close();
@@ -461,6 +472,105 @@ TEST(a_segment_of_another_user_is_refused_unless_asked_for)
     fix_close();
 }
 
+/* In a child that is nobody in particular. */
+static void
+be_somebody_else_and(void (*act)(void))
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK_EQ(setuid(12345), 0);
+        CHECK_OK(shc_self_refresh(&fix.self));
+        act();
+        fflush(NULL);
+        _exit(0);
+    }
+    proc_join(pid);
+}
+
+static void
+see_but_neither_read_nor_remove(void)
+{
+    shc_seg_t other;
+    shc_seg_report_t report;
+    CHECK_EQ(attach(&other), -EACCES);
+    CHECK_EQ(shc_seg_inspect(fix.dir_fd, NAME, &fix.self, &report), -EACCES);
+    CHECK_EQ(report.file.uid, 0);
+    CHECK_EQ(report.file.mode, 0600);
+    CHECK_EQ(report.file.ino, seg.ino);
+    CHECK_EQ(report.id.size, 0);
+    CHECK_EQ(shc_seg_reap(fix.dir_fd, NAME, &fix.self, true), -EACCES);
+    CHECK_EQ(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self), -EPERM);
+    CHECK_OK(fix_sweep());
+}
+
+TEST(a_file_of_another_user_is_not_even_looked_into_by_who_reaps)
+{
+    if (geteuid() != 0)
+        T_SKIP("changing a file's owner takes root");
+    fix_open();
+    fix_write_file(NAME, "noise", 5);
+    CHECK_EQ(shc_seg_reap(fix.dir_fd, NAME, &fix.self, true), SHC_E_NOT_SEGMENT);
+    CHECK_EQ(fchownat(fix.dir_fd, NAME, 12345, 12345, 0), 0);
+    CHECK_EQ(shc_seg_reap(fix.dir_fd, NAME, &fix.self, true), SHC_E_FOREIGN_USER);
+    CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
+    fix_close();
+}
+
+static void
+reap_what_is_mine_now(void)
+{
+    fix.self.id.uid = 0; /* as read before this process became somebody else */
+    CHECK_OK(shc_seg_reap(fix.dir_fd, NAME, &fix.self, false));
+}
+
+TEST(whose_a_segment_is_is_asked_when_it_matters)
+{
+    if (geteuid() != 0)
+        T_SKIP("becoming another user takes root");
+    set_up();
+    CHECK_EQ(fchmodat(fix.dir_fd, ".", 0777, 0), 0);
+    CHECK_EQ(fchownat(fix.dir_fd, NAME, 12345, 12345, 0), 0);
+    fix_plant_dead(&seg, seg.index, seg.generation, SHC_PARTICIPANT_LIVE);
+    be_somebody_else_and(reap_what_is_mine_now);
+    CHECK_EQ(fix_count_files(), 0);
+    shc_seg_unmap(&seg);
+    fix_close();
+}
+
+static void
+remove_unread(void)
+{
+    CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
+}
+
+TEST(a_segment_that_may_not_be_opened_is_known_by_its_file)
+{
+    if (geteuid() != 0)
+        T_SKIP("becoming another user takes root");
+    set_up();
+    CHECK_EQ(fchmodat(fix.dir_fd, ".", 01777, 0), 0);
+    be_somebody_else_and(see_but_neither_read_nor_remove);
+    CHECK(fix_exists(NAME));
+    CHECK_EQ(fchmodat(fix.dir_fd, ".", 0777, 0), 0);
+    be_somebody_else_and(remove_unread); /* who may write to the directory may remove any file in it */
+    CHECK_EQ(fix_count_files(), 0);
+    leave(&seg);
+    fix_close();
+}
+
+static void
+attach_but_not_unlink(void)
+{
+    shc_seg_t other;
+    CHECK_EQ(attach(&other), SHC_E_FOREIGN_USER);
+    CHECK_OK(fix_attach_any_owner(NAME, &shc_buffer_spec, &other));
+    CHECK_EQ(shc_seg_unlink(&other, fix.dir_fd, NAME), -EACCES);
+    CHECK_EQ(fix_life(&other), SHC_SEG_OPEN);
+    CHECK_EQ(shc_seg_unlink(&other, fix.dir_fd, NAME), -EACCES);
+    leave(&other);
+}
+
 TEST(other_users_may_attach_if_the_mode_allows_and_cannot_doom_what_they_cannot_unlink)
 {
     shc_seg_t other;
@@ -469,19 +579,7 @@ TEST(other_users_may_attach_if_the_mode_allows_and_cannot_doom_what_they_cannot_
     set_up();
     CHECK_EQ(fchmodat(fix.dir_fd, ".", 0755, 0), 0);
     CHECK_EQ(fchmodat(fix.dir_fd, NAME, 0666, 0), 0);
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        CHECK_EQ(setuid(12345), 0);
-        CHECK_EQ(attach(&other), SHC_E_FOREIGN_USER);
-        CHECK_OK(fix_attach_any_owner(NAME, &shc_buffer_spec, &other));
-        CHECK_EQ(shc_seg_unlink(&other, fix.dir_fd, NAME), -EACCES);
-        CHECK_EQ(fix_life(&other), SHC_SEG_OPEN);
-        CHECK_EQ(shc_seg_unlink(&other, fix.dir_fd, NAME), -EACCES);
-        leave(&other);
-        _exit(0);
-    }
-    proc_join(pid);
+    be_somebody_else_and(attach_but_not_unlink);
     CHECK_OK(attach(&other));
     leave(&other);
     tear_down();
