@@ -10,9 +10,9 @@ import struct
 import sys
 import tracemalloc
 import warnings
-from pathlib import Path
 
 import pytest
+from helpers import path_of
 
 from shmcomm import CorruptedError, RingBufferChannel, _core
 
@@ -355,14 +355,8 @@ def test_a_damaged_message_does_not_block_those_behind_it():
         assert channel.receive() == "next"
 
 
-def segment_path(channel):
-    files = [p for p in Path("/dev/shm").glob("shmcomm.*") if p.name.endswith(f".{channel.name}")]
-    assert len(files) == 1
-    return files[0]
-
-
 def spoil(channel):
-    with open(segment_path(channel), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+    with open(path_of(channel), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         at = memory.find(b"spoil me")
         memory[at] = 0xFF
 
@@ -384,7 +378,7 @@ def test_bytes_that_change_while_they_are_read():
     with RingBufferChannel(4, codec="native", name="scribbled") as channel:
         channel.send(message)
         stop = context.Event()
-        worker = context.Process(target=scribble, args=(segment_path(channel), marker, stop))
+        worker = context.Process(target=scribble, args=(path_of(channel), marker, stop))
         worker.start()
         good = bad = 0
         try:

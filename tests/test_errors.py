@@ -693,7 +693,7 @@ RingBufferChannel(4).close()
         assert re.search(r"^PermissionError .* another PID namespace", attached)
         assert re.search(r"^PermissionError .* another PID namespace", removed)
         assert created.startswith("FileExistsError ")
-        assert others == "[] ['foreign']"
+        assert others == "[] ['pidns']"
         assert path_of(channel).exists()
         assert_usable(channel)
 

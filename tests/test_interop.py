@@ -85,7 +85,7 @@ def test_a_program_built_with_another_body_is_refused(body, tmp_path):
     """The two could not wake each other."""
     with shmcomm.RingBufferChannel(8) as channel:
         directory = os.environ.get("SHMCOMM_DIR", "/dev/shm")
-        command = [str(build_echo(tmp_path, body)), directory, file_of(channel), file_of(channel)]
+        command = [str(build_echo(tmp_path, body)), directory, path_of(channel).name, path_of(channel).name]
         result = subprocess.run(command, capture_output=True, check=False, text=True, timeout=20)
         assert result.returncode == 1
         assert "another memory layout" in result.stderr

@@ -426,7 +426,9 @@ else:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two other users")
-@pytest.mark.parametrize(("mode", "groups"), [(0o660, (54321, 54321)), (0o660, (54321, 54322)), (0o600, (54321, 54321))])
+@pytest.mark.parametrize(
+    ("mode", "groups"), [(0o660, (54321, 54321)), (0o660, (54321, 54322)), (0o600, (54321, 54321))]
+)
 def test_two_users(folder, mode, groups):
     folder.chmod(0o1777)
     shares = mode == 0o660 and groups[0] == groups[1]
