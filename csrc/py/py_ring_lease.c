@@ -289,20 +289,17 @@ check_unused(const reservation_t *r)
 static bool
 recall_view(reservation_t *r)
 {
-    if (r->view != NULL) {
-        PyObject *view = PyObject_CallNoArgs(r->view), *done = NULL;
-        if (view == Py_None)
-            done = Py_NewRef(Py_None);
-        else if (view != NULL && r->dtype != NULL)
-            done = PyObject_CallMethod(view, "setflags", "O", Py_False);
-        else if (view != NULL)
-            done = PyObject_CallMethod(view, "release", NULL);
-        Py_XDECREF(view);
+    const pyshc_codec_names_t *names = &r->handle->st->codec.names;
+    PyObject *view = r->view != NULL ? pyshc_weakref_get(r->view) : NULL;
+    if (view != NULL) {
+        PyObject *done = r->dtype != NULL ? PyObject_CallMethodOneArg(view, names->n_setflags, Py_False)
+                                          : PyObject_CallMethodNoArgs(view, names->n_release);
+        Py_DECREF(view);
         if (done == NULL)
             return false;
         Py_DECREF(done);
-        Py_CLEAR(r->view);
     }
+    Py_CLEAR(r->view);
     return check_unused(r);
 }
 
@@ -403,11 +400,8 @@ enter(reservation_t *r)
 {
     if (!check_open(r))
         return NULL;
-    PyObject *view = r->view != NULL ? PyObject_CallNoArgs(r->view) : Py_NewRef(Py_None);
-    if (view != Py_None)
-        return view; /* entered again: the same one, or an exception */
-    Py_DECREF(view);
-    return hand_out(r);
+    PyObject *view = r->view != NULL ? pyshc_weakref_get(r->view) : NULL; /* entered again: the same one */
+    return view != NULL ? view : hand_out(r);
 }
 
 static PyObject *

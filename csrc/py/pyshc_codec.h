@@ -101,7 +101,10 @@ typedef struct pyshc_dtype_entry {
     X(cast)                                                                                                            \
     X(char)                                                                                                            \
     X(dtype)                                                                                                           \
-    X(fields) X(hasobject) X(isalignedstruct) X(itemsize) X(kind) X(metadata) X(names) X(str) X(subdtype) X(type)
+    X(fields)                                                                                                          \
+    X(hasobject)                                                                                                       \
+    X(isalignedstruct)                                                                                                 \
+    X(itemsize) X(kind) X(metadata) X(names) X(release) X(setflags) X(str) X(subdtype) X(type)
 
 typedef struct pyshc_codec_names {
 #define X(name) PyObject *n_##name;

@@ -161,6 +161,21 @@ pyshc_long_read(const uint8_t *src, size_t size)
 #endif
 }
 
+/* ---- weak references ---- */
+
+/* What a weak reference refers to, as a new reference; NULL, without an exception, if that is gone. */
+static inline PyObject *
+pyshc_weakref_get(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *obj;
+    return PyWeakref_GetRef(reference, &obj) > 0 ? obj : NULL;
+#else
+    PyObject *obj = PyWeakref_GetObject(reference);
+    return obj != Py_None ? Py_XNewRef(obj) : NULL;
+#endif
+}
+
 /* ---- members ---- */
 
 #if PY_VERSION_HEX >= 0x030C0000
