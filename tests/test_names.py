@@ -426,10 +426,9 @@ else:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two other users")
-@pytest.mark.parametrize(
-    ("mode", "groups"), [(0o660, (54321, 54321)), (0o660, (54321, 54322)), (0o600, (54321, 54321))]
-)
-def test_two_users(folder, mode, groups):
+@pytest.mark.parametrize(("mode", "other_group"), [(0o660, 54321), (0o660, 54322), (0o600, 54321)])
+def test_two_users(folder, mode, other_group):
+    groups = (54321, other_group)
     folder.chmod(0o1777)
     shares = mode == 0o660 and groups[0] == groups[1]
     done = run_python(TWO_USERS, f"{mode:o}", *groups, shares, env={"SHMCOMM_DIR": str(folder)})

@@ -179,11 +179,12 @@ taken_text(int status, const char *type, uint32_t kind, const pyshc_place_t *pla
 static PyObject *
 no_space_text(const pyshc_place_t *place, PyObject *name, uint64_t asked)
 {
-    return PyUnicode_FromFormat("%R needs %llu bytes of shared memory and %s has %llu free: remove what is left over "
+    uint64_t there = free_space(place->directory);
+    const char *but = there >= asked ? ", but no room for another file (df -i), or the machine has no memory left" : "";
+    return PyUnicode_FromFormat("%R needs %llu bytes of shared memory and %s has %llu free%s: remove what is left over "
                                 "(shmcomm gc), enlarge the file system (mount -o remount,size=..., docker run "
                                 "--shm-size=...), or choose another one (directory=, SHMCOMM_DIR)",
-                                name, (unsigned long long)asked, place->directory,
-                                (unsigned long long)free_space(place->directory));
+                                name, (unsigned long long)asked, place->directory, (unsigned long long)there, but);
 }
 
 void
