@@ -260,10 +260,10 @@ SHC_MUST_USE int shc_arena_allocate_slow(shc_arena_t *arena, uint64_t size, shc_
 SHC_MUST_USE static SHC_ALWAYS_INLINE int
 shc_arena_allocate(shc_arena_t *arena, uint64_t size, shc_ref_t *ref)
 {
-    if (SHC_UNLIKELY(size > arena->small_max))
+    if (SHC_UNLIKELY(size > SHC_ARENA_SMALL_MAX))
         return shc_arena_allocate_slow(arena, size, ref);
     uint32_t c = shc_arena_class_of(size);
-    uint32_t n = arena->count[c];
+    uint32_t n = arena->count[c]; /* always 0 for what is no small block with this page size */
     if (SHC_UNLIKELY(n == 0))
         return shc_arena_allocate_slow(arena, size, ref);
     *ref = arena->cache[shc_arena_cache_at(c) + --n];
@@ -330,10 +330,10 @@ typedef struct shc_arena_stats {
     uint64_t bytes_backed;  /* that have memory */
     uint64_t bytes_used;    /* of blocks in use and runs, whole blocks; magazines do not count */
     uint64_t bytes_free;    /* of free runs */
-    uint64_t bytes_largest; /* contiguous, of those */
+    uint64_t bytes_largest; /* of the largest piece that could be allocated: free, or still to be had */
     uint64_t runs;          /* in use */
     uint64_t records;       /* in use */
-    uint32_t fragmentation; /* percent of the backed bytes that neither are used nor lie in the largest free piece */
+    uint32_t fragmentation; /* percent of what is not used that does not lie in that piece */
 } shc_arena_stats_t;
 
 /* Hints while others work. SHC_E_CORRUPT. */

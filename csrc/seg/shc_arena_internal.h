@@ -91,10 +91,11 @@ bool shc_arena__pop_hint(shc_a64_t *hint, uint32_t *page);
 
 /* ---- shc_arena_pages.c ---- */
 
-/* A run of just n pages, OWNED by this process: of what is free, SHC_FULL if there is not enough in one piece. */
+/* A run of just n pages, OWNED by this process: the lowest that are free, so that slabs, which stay
+ * for long, lie together. SHC_FULL if there is not enough in one piece. */
 SHC_MUST_USE int shc_arena__take_free_pages(shc_arena_t *a, uint32_t n, uint32_t *page);
 
-/* The same with all means: growth, and emptying slabs. SHC_FULL, -ENOSPC. */
+/* The same with all means: what was freed last, growth, emptying slabs. SHC_FULL, -ENOSPC. */
 SHC_MUST_USE int shc_arena__take_pages(shc_arena_t *a, uint32_t n, uint32_t *page);
 
 /* A run that is ours, or that a dead process left to its sweeper, becomes free. */

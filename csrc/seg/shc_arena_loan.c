@@ -196,10 +196,10 @@ int
 shc_arena_hold(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
 {
     shc_arena_place_t place;
-    uint32_t word, k;
-    int r = shc_arena_look(a, ref, &word); /* before memory for a record is spent */
-    if (r == 0)
-        r = write_record(a, ref, &k);
+    uint32_t k;
+    if (ref == SHC_ARENA_NOTHING || (ref & SHC_ARENA_LEAVING) != 0)
+        return SHC_E_STALE;
+    int r = write_record(a, ref, &k);
     if (r != 0)
         return r;
     r = locate_announced(a, shc_arena__owner(a), ref, &place);

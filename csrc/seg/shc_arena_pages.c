@@ -51,20 +51,19 @@ claim_run(shc_arena_t *a, uint32_t page, uint64_t seen, uint32_t *length)
     return shc_a64_cas_seq_cst(shc_arena__word(a, page), &seen, mine); /* AR1, A1 */
 }
 
+/* What was freed last is warm in the caches. Only a run of about that length: cutting up others at random would scatter
+ * what stays for long. */
 static bool
 take_hinted(shc_arena_t *a, uint32_t n, uint32_t *page)
 {
-    uint32_t bucket = shc_floor_log2(n), length;
-    for (uint32_t i = bucket; i <= bucket + 1 && i < SHC_ARENA_BUCKETS; i++) {
-        if (!shc_arena__pop_hint(&a->shm->runs[i], page) || *page >= shc_arena__frontier(a))
-            continue;
-        uint64_t seen = shc_a64_load_acquire(shc_arena__word(a, *page)); /* A1 */
-        if (shc_arena_length_of(seen) < n || !claim_run(a, *page, seen, &length))
-            continue;
-        trim(a, *page, length, n);
-        return true;
-    }
-    return false;
+    uint32_t length;
+    if (!shc_arena__pop_hint(&a->shm->runs[shc_floor_log2(n)], page) || *page >= shc_arena__frontier(a))
+        return false;
+    uint64_t seen = shc_a64_load_acquire(shc_arena__word(a, *page)); /* A1 */
+    if (shc_arena_length_of(seen) < n || shc_arena_length_of(seen) >= 2 * n || !claim_run(a, *page, seen, &length))
+        return false;
+    trim(a, *page, length, n);
+    return true;
 }
 
 /* ---- windows: pages beside each other that are free, or can be made so ---- */
@@ -173,8 +172,6 @@ take_window(shc_arena_t *a, uint32_t from, uint32_t n, uint32_t *page)
 int
 shc_arena__take_free_pages(shc_arena_t *a, uint32_t n, uint32_t *page)
 {
-    if (take_hinted(a, n, page))
-        return 0;
     uint64_t low = shc_a64_load_relaxed(&a->shm->low);
     uint32_t from = low < shc_arena__frontier(a) ? (uint32_t)low : 0;
     int r = SHC_AGAIN;
@@ -275,6 +272,8 @@ grow(shc_arena_t *a, uint32_t n, uint32_t *page)
 int
 shc_arena__take_pages(shc_arena_t *a, uint32_t n, uint32_t *page)
 {
+    if (take_hinted(a, n, page))
+        return 0;
     int r = shc_arena__take_free_pages(a, n, page);
     if (r == SHC_FULL)
         r = grow(a, n, page);

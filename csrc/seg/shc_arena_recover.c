@@ -135,15 +135,24 @@ count_slab(const shc_arena_t *a, uint32_t page, uint32_t class, shc_arena_stats_
         c->used += shc_arena_state_of(shc_a32_load_relaxed(&states[i])) != SHC_ARENA_FREE;
 }
 
-/* Adds a piece of the chain; *piece is the length of the free piece that it belongs to. */
+static void
+add_to_piece(uint64_t *piece, uint64_t bytes, shc_arena_stats_t *out)
+{
+    *piece += bytes;
+    out->bytes_largest = *piece > out->bytes_largest ? *piece : out->bytes_largest;
+}
+
+/* Adds a link of the chain; *piece is the length of the available piece that it belongs to. */
 static int
 count_page(const shc_arena_t *a, uint32_t page, uint64_t word, uint32_t length, uint64_t *piece, shc_arena_stats_t *out)
 {
     uint64_t bytes = (uint64_t)length << a->g.page_shift;
     uint32_t kind = shc_arena_kind_of(word);
     bool free = shc_arena__is_free_run(word);
-    *piece = free ? *piece + bytes : 0;
-    out->bytes_largest = *piece > out->bytes_largest ? *piece : out->bytes_largest;
+    if (free || kind == SHC_ARENA_UNBACKED)
+        add_to_piece(piece, bytes, out);
+    else
+        *piece = 0;
     if (kind == SHC_ARENA_SLAB && length == 1 && shc_arena_length_of(word) < a->classes)
         count_slab(a, page, shc_arena_length_of(word), out);
     else if (kind == SHC_ARENA_SLAB)
@@ -174,10 +183,9 @@ add_up(const shc_arena_t *a, shc_arena_stats_t *out)
         s->cached = s->cached < s->used ? s->cached : s->used; /* it is a hint */
         out->bytes_used += (s->used - s->cached) * shc_arena_class_size(c);
     }
-    out->bytes_total = (uint64_t)a->g.pages << a->g.page_shift;
-    uint64_t good = out->bytes_used + out->bytes_largest;
-    if (out->bytes_backed > 0 && good < out->bytes_backed)
-        out->fragmentation = (uint32_t)(100 * (out->bytes_backed - good) / out->bytes_backed);
+    uint64_t unused = out->bytes_total - (out->bytes_used < out->bytes_total ? out->bytes_used : out->bytes_total);
+    if (out->bytes_largest < unused)
+        out->fragmentation = (uint32_t)(100 * (unused - out->bytes_largest) / unused);
 }
 
 int
@@ -186,6 +194,7 @@ shc_arena_stats(shc_arena_t *a, shc_arena_stats_t *out)
     uint64_t piece = 0;
     uint32_t frontier = shc_arena__frontier(a), length;
     memset(out, 0, sizeof *out);
+    out->bytes_total = (uint64_t)a->g.pages << a->g.page_shift;
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
         if (!shc_arena__step(word, frontier - page, &length))
@@ -194,6 +203,7 @@ shc_arena_stats(shc_arena_t *a, shc_arena_stats_t *out)
         if (r != 0)
             return r;
     }
+    add_to_piece(&piece, (uint64_t)(a->g.pages - frontier) << a->g.page_shift, out);
     add_up(a, out);
     return 0;
 }

@@ -26,6 +26,7 @@
 #include "base/shc_layout.h"
 
 #define SHC_ARENA_CLASSES 36u
+#define SHC_ARENA_SMALL_MAX 16384u
 #define SHC_ARENA_BUCKETS 24u
 #define SHC_ARENA_UNIT 16u
 #define SHC_ARENA_PAGE_SHIFT_MIN 12u
