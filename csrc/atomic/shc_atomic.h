@@ -24,6 +24,10 @@
 
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2, "32 and 64 bit atomics must be lock-free");
 
+typedef struct shc_a8 {
+    _Atomic uint8_t v;
+} shc_a8_t;
+
 typedef struct shc_a32 {
     _Atomic uint32_t v;
 } shc_a32_t;
@@ -32,7 +36,8 @@ typedef struct shc_a64 {
     _Atomic uint64_t v;
 } shc_a64_t;
 
-_Static_assert(sizeof(shc_a32_t) == 4 && sizeof(shc_a64_t) == 8, "an atomic word has no hidden lock");
+_Static_assert(sizeof(shc_a8_t) == 1 && sizeof(shc_a32_t) == 4 && sizeof(shc_a64_t) == 8,
+               "an atomic word has no hidden lock");
 
 #ifdef SHC_HOOK
 /* Defined by the test program. */
@@ -102,6 +107,21 @@ void shc_hook(const char *where, const volatile void *word);
         return atomic_compare_exchange_strong_explicit(&a->v, expected, desired, memory_order_relaxed,                 \
                                                        memory_order_relaxed);                                          \
     }
+
+/* Bytes are for hints that are only loaded and stored. */
+static SHC_ALWAYS_INLINE uint8_t
+shc_a8_load_relaxed(const shc_a8_t *a)
+{
+    SHC_HOOK_POINT(a);
+    return atomic_load_explicit(&((shc_a8_t *)(uintptr_t)a)->v, memory_order_relaxed);
+}
+
+static SHC_ALWAYS_INLINE void
+shc_a8_store_relaxed(shc_a8_t *a, uint8_t x)
+{
+    SHC_HOOK_POINT(a);
+    atomic_store_explicit(&a->v, x, memory_order_relaxed);
+}
 
 SHC_ATOMIC_OPS(32)
 SHC_ATOMIC_OPS(64)

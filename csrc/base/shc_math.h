@@ -29,6 +29,19 @@ shc_align_up(uint64_t x, uint64_t align)
     return (x + align - 1) & ~(align - 1);
 }
 
+/* Of x != 0: the position of its highest and of its lowest bit. */
+static inline unsigned
+shc_floor_log2(uint64_t x)
+{
+    return 63u - (unsigned)__builtin_clzll(x);
+}
+
+static inline unsigned
+shc_lowest_bit(uint64_t x)
+{
+    return (unsigned)__builtin_ctzll(x);
+}
+
 /* *out = a + b; false on wrap. */
 static inline bool
 shc_add_checked(uint64_t a, uint64_t b, uint64_t *out)

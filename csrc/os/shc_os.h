@@ -120,6 +120,19 @@ void shc_os_file_discard(int dir_fd, const char *tmp_name);
  * nothing more reserved. */
 SHC_MUST_USE int shc_os_file_reserve(int fd, uint64_t size);
 
+/* Sets the size without reserving anything: what a file gains is a hole, which reads zero and costs nothing. Touching a
+ * hole through a map takes memory at once, or raises SIGBUS when there is none: reserve first. -EFBIG as above. */
+SHC_MUST_USE int shc_os_file_set_size(int fd, uint64_t size);
+
+/* Reserves memory for the bytes [from, from + n) of a file that is long enough; what is there stays as it is, whoever
+ * writes to it meanwhile. -ENOSPC: part of the range may be reserved now, the rest is as it was. -EOPNOTSUPP: the
+ * system or the file system can reserve by overwriting only. */
+SHC_MUST_USE int shc_os_file_reserve_range(int fd, uint64_t from, uint64_t n);
+
+/* Gives the memory of [from, from + n) back to the system: whole pages become holes, the rest of the range reads zero.
+ * -EOPNOTSUPP: the system or the file system does not take memory back; nothing has changed. */
+SHC_MUST_USE int shc_os_file_give_back(int fd, uint64_t from, uint64_t n);
+
 /* Opens an existing regular file read-write; -ELOOP for a symbolic link, -EINVAL for what is no regular file. */
 SHC_MUST_USE int shc_os_file_open(int dir_fd, const char *name, int *fd);
 

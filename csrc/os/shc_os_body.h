@@ -10,6 +10,9 @@
  * as it was; -EOPNOTSUPP: the system or the file system has no such call. */
 SHC_MUST_USE int shc__os_allocate(int fd, uint64_t from, uint64_t n);
 
+/* Makes a hole of the bytes [from, from + n), the size staying as it is. -EINTR: do it again; -EOPNOTSUPP as above. */
+SHC_MUST_USE int shc__os_punch(int fd, uint64_t from, uint64_t n);
+
 /* Bytes of memory that a file on fd's file system could still get without the system running out: UINT64_MAX if that
  * file system is not in memory, or if nobody knows. */
 uint64_t shc__os_memory_available(int fd);

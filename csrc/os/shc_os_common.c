@@ -264,24 +264,31 @@ write_zeros(int fd, uint64_t from, uint64_t to)
     return 0;
 }
 
-/* Bytes before `old_size` hold data: where only writing reserves, they are left alone. */
+/* In pieces. -EOPNOTSUPP: `*from` says where it stopped. */
 static int
-reserve_bytes(int fd, uint64_t old_size, uint64_t size)
+allocate_bytes(int fd, uint64_t *from, uint64_t to)
 {
     uint64_t piece = PIECE_MAX;
-    for (uint64_t at = 0; at < size;) {
-        uint64_t n = size - at < piece ? size - at : piece;
-        int rc = shc__os_allocate(fd, at, n);
+    while (*from < to) {
+        uint64_t n = to - *from < piece ? to - *from : piece;
+        int rc = shc__os_allocate(fd, *from, n);
         if (rc == 0)
-            at += n;
+            *from += n;
         else if (rc == -EINTR)
             piece = piece > PIECE_MIN ? piece / 2 : piece;
-        else if (rc == -EOPNOTSUPP)
-            return write_zeros(fd, at > old_size ? at : old_size, size);
         else
             return rc;
     }
     return 0;
+}
+
+/* Bytes before `old_size` hold data: where only writing reserves, they are left alone. */
+static int
+reserve_bytes(int fd, uint64_t old_size, uint64_t size)
+{
+    uint64_t at = 0;
+    int rc = allocate_bytes(fd, &at, size);
+    return rc == -EOPNOTSUPP ? write_zeros(fd, at > old_size ? at : old_size, size) : rc;
 }
 
 /* Asked before anything is taken: a memory file system as large as the machine's memory (the usual default) hands
@@ -311,6 +318,31 @@ shc_os_file_reserve(int fd, uint64_t size)
         return set_size(fd, size);
     if (rc != 0 && size > old_size)
         (void)set_size(fd, old_size); /* rc is the error to tell; shrinking a file that we may write does not fail */
+    return rc;
+}
+
+int
+shc_os_file_set_size(int fd, uint64_t size)
+{
+    return within_file_limit(size) ? set_size(fd, size) : -EFBIG;
+}
+
+int
+shc_os_file_reserve_range(int fd, uint64_t from, uint64_t n)
+{
+    uint64_t at = from;
+    if (!is_there(fd, n))
+        return -ENOSPC;
+    return allocate_bytes(fd, &at, from + n);
+}
+
+int
+shc_os_file_give_back(int fd, uint64_t from, uint64_t n)
+{
+    int rc;
+    do {
+        rc = shc__os_punch(fd, from, n);
+    } while (rc == -EINTR);
     return rc;
 }
 

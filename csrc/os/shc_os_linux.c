@@ -438,6 +438,14 @@ shc__os_allocate(int fd, uint64_t from, uint64_t n)
     return errno == ENOSYS ? -EOPNOTSUPP : -errno;
 }
 
+int
+shc__os_punch(int fd, uint64_t from, uint64_t n)
+{
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)n) == 0)
+        return 0;
+    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+}
+
 /* The number of kB behind `key` in the text of the kernel's memory report; 0 if it is not there. */
 static uint64_t
 report_value(const char *text, const char *key)

@@ -173,6 +173,15 @@ shc__os_allocate(int fd, uint64_t from, uint64_t n)
     return -EOPNOTSUPP;
 }
 
+int
+shc__os_punch(int fd, uint64_t from, uint64_t n)
+{
+    (void)fd;
+    (void)from;
+    (void)n;
+    return -EOPNOTSUPP;
+}
+
 uint64_t
 shc__os_memory_available(int fd)
 {

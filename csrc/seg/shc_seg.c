@@ -74,6 +74,31 @@ bind_handle(shc_seg_t *seg, void *base, shc_self_t *self, const shc_seg_spec_t *
     seg->index = 0;
     seg->generation = 0;
     seg->epoch = 0;
+    seg->fd = -1;
+}
+
+/* Where memory cannot be reserved without overwriting it, everything is reserved before anybody is there. */
+static int
+reserve_by_writing(int fd, uint64_t size)
+{
+    int r = shc_os_file_set_size(fd, 0);
+    return r == 0 ? shc_os_file_reserve(fd, size) : r;
+}
+
+/* All of it; of a kind that grows, the head and the ranges asked for. */
+static int
+reserve_file(int fd, const shc_seg_id_t *id, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args)
+{
+    if (!spec->grows)
+        return shc_os_file_reserve(fd, id->size);
+    uint64_t head = SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)id->participants * sizeof(shc_participant_shm_t);
+    int r = shc_os_file_set_size(fd, id->size);
+    if (r == 0)
+        r = shc_os_file_reserve_range(fd, 0, head);
+    for (unsigned i = 0; i < SHC_SEG_RANGES && r == 0; i++)
+        if (args->reserved[i].n != 0)
+            r = shc_os_file_reserve_range(fd, id->body_offset + args->reserved[i].from, args->reserved[i].n);
+    return r == -EOPNOTSUPP ? reserve_by_writing(fd, id->size) : r;
 }
 
 /* A reserved, mapped, filled segment without a public name. */
@@ -85,7 +110,7 @@ build(int fd, shc_self_t *self, const shc_seg_spec_t *spec, const shc_seg_create
     void *base;
     int r = fill_id(&seg->id, self, spec, args);
     if (r == 0)
-        r = shc_os_file_reserve(fd, seg->id.size);
+        r = reserve_file(fd, &seg->id, spec, args);
     if (r == 0)
         r = shc_os_file_info(fd, &info);
     if (r == 0)
@@ -140,11 +165,14 @@ shc_seg_create(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spe
         if (r != 0)
             shc_seg_unmap(&seg);
     }
+    if (r == 0 && spec->grows)
+        seg.fd = fd;
+    else
+        shc_os_close(fd);
     if (r != 0)
         shc_os_file_discard(dir_fd, tmp_name);
     else
         *out = seg;
-    shc_os_close(fd);
     return r;
 }
 
@@ -227,6 +255,9 @@ shc_seg_unmap(shc_seg_t *seg)
 {
     shc_os_unmap(seg->base, seg->id.size);
     seg->base = NULL;
+    if (seg->fd >= 0)
+        shc_os_close(seg->fd);
+    seg->fd = -1;
 }
 
 static int
@@ -255,7 +286,10 @@ shc_seg_attach(int dir_fd, const char *file, int fd, const shc_os_file_info_t *i
     int r = shc_self_refresh(self);
     if (r == 0)
         r = shc_seg__map(fd, info, self, spec, &seg);
-    shc_os_close(fd);
+    if (r == 0 && spec->grows)
+        seg.fd = fd;
+    else
+        shc_os_close(fd);
     if (r != 0)
         return r;
     r = join_and_confirm(dir_fd, file, self, &seg);
@@ -264,6 +298,37 @@ shc_seg_attach(int dir_fd, const char *file, int fd, const shc_os_file_info_t *i
     else
         *out = seg;
     return r;
+}
+
+/* 0 if the kept descriptor still leads to this file. */
+static int
+check_descriptor(const shc_seg_t *seg)
+{
+    shc_os_file_info_t info;
+    int r = shc_os_file_info(seg->fd, &info);
+    return r == 0 && (info.dev != seg->dev || info.ino != seg->ino) ? -EBADF : r;
+}
+
+int
+shc_seg_reserve(const shc_seg_t *seg, uint64_t offset, uint64_t n)
+{
+    if (seg->fd < 0 || n == 0)
+        return 0;
+    int r = check_descriptor(seg);
+    if (r == 0)
+        r = shc_os_file_reserve_range(seg->fd, offset, n);
+    return r == -EOPNOTSUPP ? 0 : r; /* then everything was reserved at create */
+}
+
+int
+shc_seg_give_back(const shc_seg_t *seg, uint64_t offset, uint64_t n)
+{
+    if (seg->fd < 0) {
+        memset(shc_seg_at(seg, offset), 0, n);
+        return 0;
+    }
+    int r = check_descriptor(seg);
+    return r == 0 ? shc_os_file_give_back(seg->fd, offset, n) : r;
 }
 
 bool

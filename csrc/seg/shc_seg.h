@@ -29,6 +29,12 @@
  *   (d) All memory is reserved at create: a full file system is -ENOSPC there, never SIGBUS later. (A hostile owner
  *       can still truncate his own file under us; POSIX has no defence for named objects.)
  *   (e) Geometry is copied to private memory at attach and validated once; nothing reads it from the segment again.
+ *   (f) A kind that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same, and
+ *       every process maps all of it: holes cost address space and no memory. RLIMIT_FSIZE and RLIMIT_AS must allow
+ *       the full size, else create says -EFBIG, and create or attach says -ENOMEM. Who reserves later needs the file,
+ *       whose name may be gone by then: such a handle keeps the descriptor that it was opened with, close-on-exec, one
+ *       per process and segment. A forked child has it, too. Before each use it is compared with the file's identity,
+ *       as daemons close descriptors that are not theirs and the number may lead elsewhere: -EBADF then.
  *
  * Pairs
  *   A1 <- R1: who reads UNLINKED knows the name is gone (the unlink happened before).
@@ -66,13 +72,23 @@ typedef struct shc_seg_spec {
     const shc_layout_row_t *rows; /* the kind's own layout, part of the fingerprint */
     size_t row_count;
     uint64_t body_align;
+    bool grows;         /* the body is reserved range by range: handles keep the descriptor */
     shc_sweep_fn sweep; /* arg: the shc_seg_t; NULL if the structure owns nothing by participant */
     /* Checks config words and body size of a segment that somebody else made: 0 or SHC_E_CORRUPT. */
     int (*validate)(const shc_seg_id_t *id);
 } shc_seg_spec_t;
 
+/* Bytes of the body. */
+typedef struct shc_seg_range {
+    uint64_t from;
+    uint64_t n;
+} shc_seg_range_t;
+
+#define SHC_SEG_RANGES 3
+
 typedef struct shc_seg_create_args {
     uint64_t body_size;
+    shc_seg_range_t reserved[SHC_SEG_RANGES]; /* of a kind that grows: what is reserved at once beside the head */
     uint64_t config[SHC_SEG_CONFIG_WORDS];
     uint32_t participants;
     uint32_t mode;
@@ -88,6 +104,7 @@ typedef struct shc_seg {
     uint32_t index;
     uint32_t generation;
     uint64_t epoch; /* 0: not a participant */
+    int fd;         /* of a kind that grows; else -1 */
     uint64_t dev;
     uint64_t ino;
     shc_seg_id_t id; /* private, validated */
@@ -166,6 +183,21 @@ SHC_MUST_USE int shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *
 SHC_MUST_USE int shc_seg_sweep_dir(int dir_fd, const char *prefix, shc_self_t *self, uint64_t budget_ns,
                                    uint32_t *cursor, void (*removed)(void *arg, const char *file), void *arg);
 
+/* Reserves memory for n bytes at an offset of the segment's file. 0; -ENOSPC (part of the range may be reserved now);
+ * -EBADF: the descriptor was closed by somebody. */
+SHC_MUST_USE int shc_seg_reserve(const shc_seg_t *seg, uint64_t offset, uint64_t n);
+
+/* Gives their memory back to the system: they read zero, and must not be touched before they are reserved again. 0, or
+ * -EOPNOTSUPP and the like: nothing has changed. */
+SHC_MUST_USE int shc_seg_give_back(const shc_seg_t *seg, uint64_t offset, uint64_t n);
+
+/* What lies at an offset of the file; the caller has checked it. */
+static SHC_ALWAYS_INLINE void *
+shc_seg_at(const shc_seg_t *seg, uint64_t offset)
+{
+    return seg->base + offset;
+}
+
 /* The structure's memory. */
 static inline void *
 shc_seg_body(const shc_seg_t *seg)
@@ -188,7 +220,8 @@ shc_seg_owner_word(const shc_seg_t *seg)
 
 bool shc_seg_owner_is_dead(const shc_seg_t *seg, uint64_t owner_word);
 
-/* For tests and tools: a handle over a copy of a segment in private memory; joins nothing. */
+/* For tests and tools: a handle over a copy of a segment in private memory; joins nothing. All of the copy is there:
+ * reserving does nothing, and giving back leaves zeros, as the hole in a file would. */
 SHC_MUST_USE int shc_seg_adopt(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out);
 
 /* Read-only check of head and slots: 0 or SHC_E_CORRUPT. */

@@ -2,6 +2,7 @@
 
 #include "ds/shc_buffer.h"
 #include "ds/shc_ring.h"
+#include "seg/shc_arena_shm.h"
 
 #define ROWS(name, LAYOUT, T) static const shc_layout_row_t name##_rows[] = {LAYOUT(SHC_LAYOUT_ROW, T)};
 #define TABLE(name, T, source)                                                                                         \
@@ -14,6 +15,8 @@ ROWS(seg, SHC_SEG_LAYOUT, shc_seg_shm_t)
 ROWS(participant, SHC_PARTICIPANT_LAYOUT, shc_participant_shm_t)
 ROWS(event, SHC_EVENT_LAYOUT, shc_event_shm_t)
 ROWS(lock, SHC_LOCK_LAYOUT, shc_lock_shm_t)
+ROWS(arena, SHC_ARENA_LAYOUT, shc_arena_shm_t)
+ROWS(arena_party, SHC_ARENA_PARTY_LAYOUT, shc_arena_party_shm_t)
 ROWS(buffer, SHC_BUFFER_LAYOUT, shc_buffer_shm_t)
 ROWS(ring, SHC_RING_LAYOUT, shc_ring_shm_t)
 
@@ -23,6 +26,8 @@ static const shc_layout_table_t tables[] = {
     TABLE(participant, shc_participant_shm_t, "sync/shc_participant_shm.h"),
     TABLE(event, shc_event_shm_t, "sync/shc_event_shm.h"),
     TABLE(lock, shc_lock_shm_t, "sync/shc_lock_shm.h"),
+    TABLE(arena, shc_arena_shm_t, "seg/shc_arena_shm.h"),
+    TABLE(arena_party, shc_arena_party_shm_t, "seg/shc_arena_shm.h"),
     TABLE(buffer, shc_buffer_shm_t, "ds/shc_buffer_shm.h"),
     TABLE(ring, shc_ring_shm_t, "ds/shc_ring_shm.h"),
 };

@@ -9,7 +9,9 @@
 
 #define FAKE_FILES 8u
 #define FAKE_NAMES 6u
+#ifndef FAKE_FILE_BYTES
 #define FAKE_FILE_BYTES 8192u
+#endif
 #define FAKE_FIRST_PID 1000u
 #define FAKE_FIRST_FD 100
 
@@ -205,6 +207,27 @@ shc_os_file_reserve(int fd, uint64_t size)
     if (size > FAKE_FILE_BYTES)
         return -ENOSPC;
     file_of_fd(fd)->size = size;
+    return 0;
+}
+
+int
+shc_os_file_set_size(int fd, uint64_t size)
+{
+    return shc_os_file_reserve(fd, size);
+}
+
+int
+shc_os_file_reserve_range(int fd, uint64_t from, uint64_t n)
+{
+    model_point(__func__);
+    return from + n <= file_of_fd(fd)->size ? 0 : -ENOSPC;
+}
+
+int
+shc_os_file_give_back(int fd, uint64_t from, uint64_t n)
+{
+    model_point(__func__);
+    memset(file_of_fd(fd)->bytes + from, 0, n);
     return 0;
 }
 

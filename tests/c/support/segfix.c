@@ -59,10 +59,81 @@ fix_ring_args(uint64_t capacity, uint64_t data_bytes)
     return args;
 }
 
+/* ---- the arena by itself ---- */
+
+#define ARENA_ALIGN (UINT64_C(1) << SHC_ARENA_PAGE_SHIFT_MAX)
+
+static int
+arena_validate(const shc_seg_id_t *id)
+{
+    shc_arena_geometry_t g;
+    int r = shc_arena_from_config(id->config, id->body_offset, id->participants, &g);
+    return r == 0 && g.end == id->size ? 0 : SHC_E_CORRUPT;
+}
+
+static void
+arena_sweep(void *arg, uint32_t index, uint32_t generation)
+{
+    shc_arena_t arena;
+    (void)generation;
+    fix_arena_open(&arena, arg);
+    shc_arena_sweep(&arena, index, NULL, NULL);
+}
+
+static const shc_layout_row_t fix_arena_rows[] = {SHC_ARENA_LAYOUT(SHC_LAYOUT_ROW, shc_arena_shm_t) /* */
+                                                  SHC_ARENA_PARTY_LAYOUT(SHC_LAYOUT_ROW, shc_arena_party_shm_t)};
+
+const shc_seg_spec_t fix_arena_spec = {.kind = FIX_KIND_ARENA,
+                                       .rows = fix_arena_rows,
+                                       .row_count = SHC_ARRAY_SIZE(fix_arena_rows),
+                                       .body_align = ARENA_ALIGN,
+                                       .grows = true,
+                                       .sweep = arena_sweep,
+                                       .validate = arena_validate};
+
+shc_seg_create_args_t
+fix_arena_args(shc_arena_geometry_t *g, uint32_t participants)
+{
+    shc_seg_create_args_t args = {.participants = participants, .mode = 0600};
+    uint64_t body;
+    CHECK_OK(shc_seg_size_for(&fix_arena_spec, &args, &body)); /* of no body: where one begins */
+    g->at = body;
+    g->participants = participants;
+    CHECK_OK(shc_arena_lay_out(g));
+    args.body_size = g->end - body;
+    shc_arena_to_config(g, args.config);
+    shc_arena_reservation(g, body, args.reserved);
+    return args;
+}
+
+void
+fix_arena_geometry(const shc_seg_t *seg, shc_arena_geometry_t *g)
+{
+    CHECK_OK(shc_arena_from_config(seg->id.config, seg->id.body_offset, seg->id.participants, g));
+}
+
+void
+fix_arena_init(shc_seg_t *seg)
+{
+    shc_arena_geometry_t g;
+    fix_arena_geometry(seg, &g);
+    shc_arena_init(seg, &g);
+}
+
+void
+fix_arena_open(shc_arena_t *arena, shc_seg_t *seg)
+{
+    shc_arena_geometry_t g;
+    fix_arena_geometry(seg, &g);
+    shc_arena_open(arena, seg, &g);
+}
+
 int
 fix_create_with(const char *file, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, shc_seg_t *seg)
 {
-    void (*init)(shc_seg_t *) = spec == &shc_ring_spec ? shc_ring_init : shc_buffer_init;
+    void (*init)(shc_seg_t *) = spec == &shc_ring_spec    ? shc_ring_init
+                                : spec == &fix_arena_spec ? fix_arena_init
+                                                          : shc_buffer_init;
     return shc_seg_create(fix.dir_fd, file, &fix.self, spec, args, init, seg);
 }
 

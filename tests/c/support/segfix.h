@@ -14,6 +14,7 @@
 
 #include "ds/shc_buffer.h"
 #include "ds/shc_ring.h"
+#include "seg/shc_arena.h"
 #include "seg/shc_seg.h"
 
 typedef struct segfix {
@@ -30,6 +31,15 @@ void fix_close(void);
 
 shc_seg_create_args_t fix_buffer_args(uint64_t size);
 shc_seg_create_args_t fix_ring_args(uint64_t capacity, uint64_t data_bytes);
+
+/* A segment whose body is an arena and nothing else: a kind for tests only. Its config words are the arena's. */
+#define FIX_KIND_ARENA 0xfffffffeu
+extern const shc_seg_spec_t fix_arena_spec;
+/* pages, initial, page_shift, growth and records are the caller's; the rest is laid out. */
+shc_seg_create_args_t fix_arena_args(shc_arena_geometry_t *g, uint32_t participants);
+void fix_arena_geometry(const shc_seg_t *seg, shc_arena_geometry_t *g);
+void fix_arena_init(shc_seg_t *seg);
+void fix_arena_open(shc_arena_t *arena, shc_seg_t *seg);
 
 int fix_create_buffer(const char *file, uint64_t size, shc_seg_t *seg);
 int fix_create_ring(const char *file, uint64_t capacity, uint64_t data_bytes, shc_seg_t *seg);

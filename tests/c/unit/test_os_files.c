@@ -476,6 +476,89 @@ TEST(reserve_writes_where_the_file_system_cannot_reserve)
 }
 #endif
 
+/* ---- ranges ---- */
+
+TEST(a_size_without_memory_is_a_hole)
+{
+    scratch_t s = new_scratch();
+    new_file_t f = create(&s);
+    CHECK_EQ(shc_os_file_set_size(f.fd, 100 * MIB), 0);
+    CHECK_EQ(info(f.fd).size, 100 * MIB);
+    CHECK_EQ(info(f.fd).allocated, 0);
+    CHECK_EQ(shc_os_file_set_size(f.fd, UINT64_MAX), -EFBIG);
+    CHECK_EQ(shc_os_file_set_size(f.fd, 10), 0);
+    CHECK_EQ(info(f.fd).size, 10);
+    struct rlimit limit = {100000, 100000};
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    CHECK_EQ(shc_os_file_set_size(f.fd, 100001), -EFBIG);
+    CHECK_EQ(info(f.fd).size, 10);
+    scratch_close(&s);
+}
+
+#ifdef SHC_OS_POSIX
+TEST(ranges_are_not_this_bodys_business)
+{
+    scratch_t s = new_scratch();
+    new_file_t f = create(&s);
+    CHECK_EQ(shc_os_file_set_size(f.fd, MIB), 0);
+    CHECK_EQ(shc_os_file_reserve_range(f.fd, 0, 4096), -EOPNOTSUPP);
+    CHECK_EQ(shc_os_file_give_back(f.fd, 0, 4096), -EOPNOTSUPP);
+    scratch_close(&s);
+}
+#else
+TEST(a_range_is_reserved_and_given_back_and_the_rest_stays)
+{
+    scratch_t s = new_scratch();
+    new_file_t f = create(&s);
+    char bytes[4] = "";
+    CHECK_EQ(shc_os_file_set_size(f.fd, 10 * MIB), 0);
+    CHECK_EQ(pwrite(f.fd, "data", 4, 2 * MIB), 4);
+    CHECK_EQ(shc_os_file_reserve_range(f.fd, MIB, 3 * MIB), 0);
+    CHECK_EQ(shc_os_file_reserve_range(f.fd, 2 * MIB, MIB), 0); /* again */
+    CHECK_EQ(info(f.fd).size, 10 * MIB);
+    CHECK_EQ(info(f.fd).allocated, 3 * MIB);
+    CHECK_EQ(pread(f.fd, bytes, 4, 2 * MIB), 4);
+    CHECK_EQ(memcmp(bytes, "data", 4), 0);
+    CHECK_EQ(shc_os_file_give_back(f.fd, MIB, MIB), 0);
+    CHECK_EQ(info(f.fd).allocated, 2 * MIB);
+    CHECK_EQ(shc_os_file_give_back(f.fd, MIB, 9 * MIB), 0);
+    CHECK_EQ(info(f.fd).allocated, 0);
+    CHECK_EQ(info(f.fd).size, 10 * MIB);
+    CHECK_EQ(pread(f.fd, bytes, 4, 2 * MIB), 4);
+    CHECK_EQ(memcmp(bytes, "\0\0\0\0", 4), 0);
+    CHECK_EQ(shc_os_file_reserve_range(-1, 0, 4096), -EBADF);
+    CHECK_EQ(shc_os_file_give_back(-1, 0, 4096), -EBADF);
+    scratch_close(&s);
+}
+
+TEST(a_range_that_is_not_to_be_had_is_told)
+{
+    scratch_t s;
+    if (!scratch_open_mounted(&s, "size=1m"))
+        T_SKIP("needs root, to mount a file system");
+    new_file_t f = create(&s);
+    CHECK_EQ(shc_os_file_set_size(f.fd, 10 * MIB), 0);
+    CHECK_EQ(shc_os_file_reserve_range(f.fd, 5 * MIB, 2 * MIB), -ENOSPC);
+    CHECK_EQ(info(f.fd).allocated, 0);
+    CHECK_EQ(shc_os_file_reserve_range(f.fd, 5 * MIB, MIB / 2), 0);
+    shc_os_close(f.fd);
+    scratch_close(&s);
+}
+
+TEST(ranges_are_told_where_the_system_has_no_such_call)
+{
+    scratch_t s = new_scratch();
+    new_file_t f = create(&s);
+    CHECK_EQ(shc_os_file_set_size(f.fd, MIB), 0);
+    if (!fault_deny(SYS_fallocate, 0, 0, ENOSYS))
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_file_reserve_range(f.fd, 0, 4096), -EOPNOTSUPP);
+    CHECK_EQ(shc_os_file_give_back(f.fd, 0, 4096), -EOPNOTSUPP);
+    CHECK_EQ(info(f.fd).allocated, 0);
+    scratch_close(&s);
+}
+#endif
+
 /* ---- open, is, unlink, space ---- */
 
 TEST(open_takes_a_regular_file_read_write)
