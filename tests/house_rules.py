@@ -475,6 +475,25 @@ def files_of_kind(stem):
     ]
 
 
+# Parts of the core that structures stand on and that are tested as much as one, though they are no kind of object.
+MODULES = {"seg/shc_arena": "arena"}
+
+
+def files_of_module(path, stem):
+    """What such a part has, relative to the project's root."""
+    return [
+        f"csrc/{path}_shm.h",
+        f"csrc/{path}.h",
+        f"csrc/{path}.c",
+        f"tests/c/unit/test_{stem}.c",
+        f"tests/c/stress/stress_{stem}.c",
+        f"tests/c/crash/crash_{stem}.c",
+        f"tests/c/model/model_{stem}.c",
+        f"tests/c/fuzz/fuzz_{stem}.c",
+        f"benchmarks/c/bench_{stem}.c",
+    ]
+
+
 FILE_RULES = [
     check_layers,
     check_system_headers,

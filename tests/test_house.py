@@ -77,6 +77,12 @@ def test_kind_has_all_its_files(stem):
     assert_none(f"the kind {stem} lacks {name}" for name in missing)
 
 
+@pytest.mark.parametrize(("path", "stem"), rules.MODULES.items())
+def test_module_has_all_its_files(path, stem):
+    missing = [name for name in rules.files_of_module(path, stem) if not (ROOT / name).exists()]
+    assert_none(f"the module {stem} lacks {name}" for name in missing)
+
+
 def test_kinds_are_numbered_once():
     assert KINDS, "seg/shc_kinds.def has no rows"
     for column in zip(*KINDS, strict=True):

@@ -134,8 +134,8 @@ SHC_MUST_USE int shc_arena__refill(shc_arena_t *a, uint32_t class);
 void shc_arena__flush(shc_arena_t *a, uint32_t class, uint32_t n);
 void shc_arena__flush_all(shc_arena_t *a);
 
-/* Sets the hint that a block is free; the page is announced. */
-void shc_arena__mark_free(shc_arena_t *a, uint32_t page, uint32_t block);
+/* Sets hints that blocks are free; the page is announced. */
+void shc_arena__mark_free(shc_arena_t *a, uint32_t page, uint32_t word, uint64_t bits);
 
 /* Slabs without a used block become free pages. */
 void shc_arena__empty_slabs(shc_arena_t *a);

@@ -54,7 +54,7 @@ sweep_slab(const sweep_t *s, uint32_t page)
             if (next == 0 || !shc_a32_cas_seq_cst(&states[i], &seen, next)) /* AR2 */
                 continue;
             if (shc_arena_state_of(next) == SHC_ARENA_FREE)
-                shc_arena__mark_free(a, page, i);
+                shc_arena__mark_free(a, page, i / 64, UINT64_C(1) << i % 64);
         }
     }
     shc_arena__exit(a, s->owner);

@@ -210,26 +210,46 @@ shc_arena__refill(shc_arena_t *a, uint32_t class)
 /* ---- giving back ---- */
 
 void
-shc_arena__mark_free(shc_arena_t *a, uint32_t page, uint32_t block)
+shc_arena__mark_free(shc_arena_t *a, uint32_t page, uint32_t word, uint64_t bits)
 {
-    shc_a64_t *bits = shc_arena__bits(a, page);
-    (void)shc_a64_fetch_or_seq_cst(&bits[block / 64], UINT64_C(1) << block % 64); /* AR3 */
+    (void)shc_a64_fetch_or_seq_cst(&shc_arena__bits(a, page)[word], bits); /* AR3 */
 }
 
-/* The hint bit follows the state, and between the two the slab could be emptied: hence the announcement, also for a
- * block of one's own. */
-static void
-free_block(shc_arena_t *a, shc_ref_t ref)
+/* Where a block from our own magazine lies: no question of what the segment says. */
+static uint32_t
+cached_block(const shc_arena_t *a, uint32_t class, shc_ref_t ref, uint32_t *page)
 {
-    shc_arena_place_t place;
-    if (shc_arena__locate(a, ref, &place) != 0 || place.word == NULL)
-        return; /* a scribbler was at the page word */
-    (void)shc_arena__enter(a, shc_arena__owner(a), place.page);
-    uint32_t generation = shc_arena_ref_generation(ref);
-    shc_a32_store_release(place.word, shc_arena_state(SHC_ARENA_FREE, 0, generation)); /* R2 */
-    shc_arena__mark_free(a, place.page, place.block);
+    const shc_arena_class_t *c = &a->class[class];
+    unsigned shift = a->g.page_shift - 4;
+    uint64_t unit = (ref & SHC_ARENA_PLACE_MASK) - a->g.data / SHC_ARENA_UNIT;
+    *page = (uint32_t)(unit >> shift);
+    return (uint32_t)(((unit & ((UINT64_C(1) << shift) - 1)) - c->first) * c->reciprocal >> SHC_ARENA_RECIPROCAL);
+}
+
+/* Frees blocks in a row whose hint bits are in one word; returns how many. The hint bit follows the state, and between the two the
+ * slab could be emptied: hence the announcement, though they are our own. */
+static uint32_t
+free_some(shc_arena_t *a, uint32_t class, const shc_ref_t *refs, uint32_t n)
+{
+    uint32_t page, block = cached_block(a, class, refs[0], &page), next = page, i = 0;
+    bool sound = is_slab_of(shc_arena__enter(a, shc_arena__owner(a), page), class);
+    shc_a32_t *states = shc_arena__states(a, page, class);
+    uint32_t word = block / 64;
+    uint64_t bits = 0;
+    while (next == page && block / 64 == word) {
+        uint32_t generation = shc_arena_ref_generation(refs[i]);
+        if (sound) /* else a scribbler was at the page word */
+            shc_a32_store_release(&states[block], shc_arena_state(SHC_ARENA_FREE, 0, generation)); /* R2 */
+        bits |= UINT64_C(1) << block % 64;
+        if (++i == n)
+            break;
+        block = cached_block(a, class, refs[i], &next);
+    }
+    if (sound)
+        shc_arena__mark_free(a, page, word, bits);
     shc_arena__exit(a, shc_arena__owner(a));
-    shc_arena__push_hint(&a->shm->slabs[place.class], place.page);
+    shc_arena__push_hint(&a->shm->slabs[class], page);
+    return i;
 }
 
 void
@@ -237,8 +257,8 @@ shc_arena__flush(shc_arena_t *a, uint32_t class, uint32_t n)
 {
     shc_ref_t *cached = &a->cache[shc_arena_cache_at(class)];
     uint32_t rest = a->count[class] - n;
-    for (uint32_t i = 0; i < n; i++)
-        free_block(a, cached[i]); /* the oldest: what was used last stays */
+    for (uint32_t i = 0; i < n;)
+        i += free_some(a, class, cached + i, n - i); /* the oldest: what was used last stays */
     memmove(cached, cached + n, rest * sizeof *cached);
     a->count[class] = (uint8_t)rest;
     shc_a8_store_relaxed(&a->parties[a->seg->index].cached[class], (uint8_t)rest);
@@ -270,7 +290,7 @@ unclaim(shc_arena_t *a, uint32_t page, shc_a32_t *states, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         uint32_t generation = shc_arena_generation_of(shc_a32_load_relaxed(&states[i]));
         shc_a32_store_release(&states[i], shc_arena_state(SHC_ARENA_FREE, 0, generation)); /* R2 */
-        shc_arena__mark_free(a, page, i);
+        shc_arena__mark_free(a, page, i / 64, UINT64_C(1) << i % 64);
     }
 }
 

@@ -14,7 +14,7 @@
 #define STACK_BYTES 65536u
 #define CHOICES_MAX 4096u
 #define POINTS_MAX 20000u /* of one schedule; a longer one is taken for endless */
-#define RANGES_MAX 8u
+#define RANGES_MAX 16u
 #define TRACE_MAX 400u
 #define NEVER UINT64_MAX
 

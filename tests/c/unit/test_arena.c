@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -1191,6 +1192,56 @@ TEST_LIMIT(whatever_lies_in_shared_memory_nothing_is_touched_outside, 60)
             memcpy(image.bytes + (where & ~UINT64_C(7)), &what, 8);
         }
         use_whatever_is_there(&over, &rng);
+    }
+    fix_unguard(&image);
+    tear_down();
+}
+
+/* ---- and beside somebody who never stops writing it ---- */
+
+typedef struct scribbler {
+    pthread_t thread;
+    shc_a32_t over;
+    uint64_t rng;
+    uint8_t *image;
+} scribbler_t;
+
+static void *
+scribble(void *arg)
+{
+    scribbler_t *s = arg;
+    while (shc_a32_load_relaxed(&s->over) == 0) {
+        uint64_t dice = t_random(&s->rng), size = arena.g.end - arena.g.at;
+        uint64_t at = dice % 4 == 0 ? arena.g.words + (dice >> 8) % 192 : arena.g.at + (dice >> 8) % size;
+        shc_a64_t *word = (shc_a64_t *)(void *)(s->image + (at & ~UINT64_C(7)));
+        shc_a64_store_relaxed(word, dice & 0x80 ? t_random(&s->rng) : dice >> 60);
+        if (dice % 16 == 0)
+            shc_os_yield();
+    }
+    return NULL;
+}
+
+TEST_LIMIT(an_arena_beside_a_scribbler, 120)
+{
+    shc_arena_geometry_t g = {.pages = 24, .initial = 8, .page_shift = SMALL_SHIFT, .growth = 50, .records = 20};
+    uint64_t rng = t_seed();
+#if SHC_TSAN
+    T_SKIP("a scribbler is a data race on purpose");
+#endif
+    set_up_with(g);
+    fix_guarded_t image = fix_guard(seg.id.size);
+    for (uint64_t round = 0; round < t_scaled(1000); round++) {
+        shc_seg_t copy;
+        shc_arena_t over;
+        scribbler_t s = {.rng = t_random(&rng), .image = image.bytes};
+        memcpy(image.bytes, seg.base, seg.id.size);
+        CHECK_OK(shc_seg_adopt(image.bytes, seg.id.size, &fix.self, &fix_arena_spec, &copy));
+        fix_arena_open(&over, &copy);
+        CHECK_EQ(pthread_create(&s.thread, NULL, scribble, &s), 0);
+        for (int i = 0; i < 10; i++)
+            use_whatever_is_there(&over, &rng);
+        shc_a32_store_relaxed(&s.over, 1);
+        CHECK_EQ(pthread_join(s.thread, NULL), 0);
     }
     fix_unguard(&image);
     tear_down();
