@@ -58,6 +58,10 @@ void pyshc_raise_advised(pyshc_state_t *st, int status, PyObject *what, PyObject
 /* The OSError, or subclass, of an errno with a text of ours. Steals the text; NULL: its exception is set. */
 void pyshc_raise_os_error(int number, PyObject *text);
 
+/* Gives the exception that is set an attribute: what a caller needs in order to go on after a call that did a part of
+ * its work. Takes the reference; with NULL, does nothing. */
+void pyshc_error_note(const char *name, PyObject *value);
+
 /* ---- arguments ---- */
 
 /* Fills values[i] (borrowed, NULL if absent) for the names; `positional` of them may be given by position. Returns
