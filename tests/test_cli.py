@@ -172,6 +172,8 @@ def strange(request, own_directory):
     """A file named `strange`: its path and what is to be said of it."""
     make, *facts = STRANGE[request.param]
     content = make()
+    if request.param == "pidns" and not any(sound_segment()[72:80]):
+        pytest.skip("this build knows no PID namespaces")
     path = path_of("strange")
     path.write_bytes(content)
     path.chmod(0o600)

@@ -750,6 +750,8 @@ print(_core.collect_garbage(), [found["state"] for found in _core.list_segments(
 RingBufferChannel(4).close()
 """
     with RingBufferChannel(4, name="outside") as channel:
+        if not any(path_of(channel).read_bytes()[72:80]):
+            pytest.skip("this build knows no PID namespaces")
         done = subprocess.run(
             [*unshare, sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=30
         )
