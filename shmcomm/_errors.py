@@ -2,7 +2,10 @@
 
 import queue
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Error(Exception):
@@ -13,7 +16,7 @@ class Error(Exception):
     """
 
     sent: int
-    received: list[Any]
+    received: "list[Any]"
 
 
 class Full(Error, queue.Full):

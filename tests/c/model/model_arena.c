@@ -1,5 +1,5 @@
-/* The allocator, explored: the words of pages, blocks and records under two or three processes that may die at any point,
- * and one that sweeps. */
+/* The allocator, explored: the words of pages, blocks and records under two or three processes that may die at any
+ * point, and one that sweeps. */
 #define FAKE_FILE_BYTES 49152u
 #include "seg/shc_arena_internal.h"
 #include "support/fake_os.c"
