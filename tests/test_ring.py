@@ -619,6 +619,35 @@ class TestAnEndlessIterator:
             assert caught.value.sent >= 96
 
 
+def test_the_time_is_over_though_the_channel_is_never_full(channel):
+    def numbers():
+        for i in itertools.count():
+            yield i
+            assert channel.dequeue() == i
+
+    with pytest.raises(Full, match=r"the time was over after \d+ messages") as caught:
+        channel.send_batch(numbers(), timeout=0.02)
+    assert caught.value.sent > 0
+    assert channel.receive() == caught.value.sent - 1
+
+
+def test_the_time_is_over_for_a_long_range():
+    class Draining:
+        loads = staticmethod(bytes)
+
+        @staticmethod
+        def dumps(obj):
+            channel.clear()
+            return b"%d" % obj
+
+    with RingBufferChannel(4, codec=Draining) as channel:
+        with pytest.raises(Full, match=r"the time was over after \d+ of 1000000000 messages") as caught:
+            channel.send_batch(range(10**9), timeout=0.02)
+        assert caught.value.sent % 64 == 0
+        assert channel.receive_batch(9) == [b"%d" % (caught.value.sent - 1)]
+        assert channel.send_batch(range(200), timeout=0) == 200
+
+
 def test_one_deadline_for_the_whole_batch(channel):
     """A consumer that makes room again and again does not put it off."""
     done = threading.Event()
