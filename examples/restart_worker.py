@@ -43,8 +43,7 @@ def main():
         while len(squares) < len(NUMBERS):
             number, square = results.receive()
             squares[number] = square
-        tasks.shutdown()
-        results.shutdown()
+        tasks.shutdown()  # what was sent twice is still done, and there is room for its results
         second.join()
 
     right = squares == {number: number * number for number in NUMBERS}

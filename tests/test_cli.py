@@ -90,6 +90,31 @@ def test_ls_of_a_missing_directory_fails_in_words(capsys, tmp_path):
     assert capsys.readouterr().err == expected
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("SHMCOMM_DIR", "relative", "SHMCOMM_DIR must be an absolute path, not 'relative'"),
+        (
+            "SHMCOMM_DIR", "/no/such/place",
+            "/no/such/place: No such file or directory (the directory for shared memory, from SHMCOMM_DIR)",
+        ),
+        ("SHMCOMM_DIR", __file__, f"{__file__}: Not a directory"),
+        (
+            "SHMCOMM_NAMESPACE", "a/b",
+            "SHMCOMM_NAMESPACE is 0 to 40 of the characters A-Z a-z 0-9 . _ -, not 'a/b' ('/' is none of them)",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [["ls"], ["gc"], ["rm", "x"]], ids=lambda words: words[0])
+def test_a_bad_environment_is_told_in_words(capsys, monkeypatch, command, variable, value, words):
+    monkeypatch.setenv(variable, value)
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"shmcomm {command[0]}: ")
+    assert words in said.err
+
+
 def test_rm_removes_what_nobody_uses(capsys):
     SharedMemoryBuffer(4096, name="kept", persist=True).close()
     assert main(["rm", "kept"]) == 0

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has left; nothing more can be said to it, not even by the flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a variable of the environment that cannot be used
         print(f"shmcomm {arguments.command}: {sentence(error)}", file=sys.stderr)
         return 1
 
