@@ -153,7 +153,7 @@ shc_arena__pop_hint(shc_a64_t *hint, uint32_t *page)
 
 /* ---- one block ---- */
 
-static int
+static SHC_ALWAYS_INLINE int
 locate_small(const shc_arena_t *a, uint32_t unit, shc_arena_place_t *place)
 {
     uint32_t class = shc_arena_length_of(place->page_word);
@@ -171,8 +171,9 @@ locate_small(const shc_arena_t *a, uint32_t unit, shc_arena_place_t *place)
     return 0;
 }
 
-int
-shc_arena__locate(shc_arena_t *a, shc_ref_t ref, shc_arena_place_t *place)
+/* Inline where it is all of the work. */
+static SHC_ALWAYS_INLINE int
+locate(shc_arena_t *a, shc_ref_t ref, shc_arena_place_t *place)
 {
     uint64_t first = a->g.data / SHC_ARENA_UNIT, at = ref & SHC_ARENA_PLACE_MASK;
     unsigned shift = a->g.page_shift - 4;
@@ -189,6 +190,12 @@ shc_arena__locate(shc_arena_t *a, shc_ref_t ref, shc_arena_place_t *place)
     if (shc_arena_kind_of(place->page_word) != SHC_ARENA_RUN || unit != 0)
         return SHC_E_STALE;
     return length >= 1 && length <= a->g.pages - place->page ? 0 : SHC_E_CORRUPT;
+}
+
+int
+shc_arena__locate(shc_arena_t *a, shc_ref_t ref, shc_arena_place_t *place)
+{
+    return locate(a, ref, place);
 }
 
 uint32_t
@@ -210,28 +217,33 @@ shc_arena__change(const shc_arena_t *a, const shc_arena_place_t *place, uint32_t
                                shc_arena_page(SHC_ARENA_RUN, length, to)); /* AR2, R3 */
 }
 
+static SHC_ALWAYS_INLINE int
+check_in_use(shc_arena_t *a, const shc_arena_place_t *place, shc_ref_t ref)
+{
+    uint32_t word = shc_arena__load(a, place);
+    bool in_use = shc_arena_state_of(word) != SHC_ARENA_FREE;
+    return in_use && shc_arena_generation_of(word) == shc_arena_ref_generation(ref) ? 0 : SHC_E_STALE;
+}
+
 int
 shc_arena_look(shc_arena_t *a, shc_ref_t ref, uint32_t *state_word)
 {
     shc_arena_place_t place;
-    int r = shc_arena__locate(a, ref, &place);
-    if (r != 0)
-        return r;
-    uint32_t word = shc_arena__load(a, &place);
-    if (shc_arena_generation_of(word) != shc_arena_ref_generation(ref) || shc_arena_state_of(word) == SHC_ARENA_FREE)
-        return SHC_E_STALE;
-    *state_word = word;
-    return 0;
+    int r = locate(a, ref, &place);
+    if (r == 0)
+        r = check_in_use(a, &place, ref);
+    if (r == 0)
+        *state_word = shc_arena__load(a, &place);
+    return r;
 }
 
 int
 shc_arena_resolve(shc_arena_t *a, shc_ref_t ref, void **memory, uint64_t *size)
 {
     shc_arena_place_t place;
-    uint32_t word;
-    int r = shc_arena__locate(a, ref, &place);
+    int r = locate(a, ref, &place);
     if (r == 0)
-        r = shc_arena_look(a, ref, &word);
+        r = check_in_use(a, &place, ref);
     if (r != 0)
         return r;
     *memory = shc_seg_at(a->seg, (ref & SHC_ARENA_PLACE_MASK) * SHC_ARENA_UNIT);
@@ -246,7 +258,7 @@ step(shc_arena_t *a, shc_ref_t ref, uint32_t from, uint32_t to)
     shc_arena_place_t place;
     uint32_t me = shc_arena__owner(a), g = shc_arena_ref_generation(ref);
     bool owned_before = from != SHC_ARENA_ATTACHED, owned_after = to != SHC_ARENA_ATTACHED;
-    int r = shc_arena__locate(a, ref, &place);
+    int r = locate(a, ref, &place);
     if (r != 0)
         return r;
     uint32_t before = shc_arena_state(from, owned_before ? me : 0, g);
@@ -349,7 +361,7 @@ int
 shc_arena_release(shc_arena_t *a, shc_ref_t ref)
 {
     shc_arena_place_t place;
-    int r = shc_arena__locate(a, ref, &place);
+    int r = locate(a, ref, &place);
     if (SHC_UNLIKELY(r != 0))
         return r;
     uint32_t generation = shc_arena_ref_generation(ref);

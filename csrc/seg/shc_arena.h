@@ -70,9 +70,10 @@
  * Guarantees
  *   (a) A block is in one place at a time. What was released is not found by an old reference: SHC_E_STALE (ambiguous
  *       only after 2^17 releases of one block within the life of the reference).
- *   (b) allocate says SHC_FULL only when no page is free or to be had below the arena's maximum, hints and own
- *       magazines having been given up; memory in the magazines of others, and what another allocation has just claimed
- *       and is about to let go, does not count as free.
+ *   (b) allocate says SHC_FULL only when no piece that is long enough is free or to be had below the arena's maximum,
+ *       after own magazines and empty slabs have been given up; memory in the magazines of others, and what another
+ *       allocation has just claimed and is about to let go, does not count as free. Nothing is moved: a piece may be
+ *       wanting though there is room in sum.
  *   (c) What a participant owned when it died is free after the sweep of its slot, or part of the structure.
  *   (d) Classes that are multiples of 64 bytes are aligned to 64, runs to pages, all to 16. At most 20 % of a block
  *       from 80 bytes up to a quarter of a page is unused, less than a page of a run.

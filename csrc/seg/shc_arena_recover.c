@@ -10,17 +10,17 @@ typedef struct sweep {
     void *arg;
 } sweep_t;
 
-/* What becomes of a word that the dead one left; 0: it is not its own. */
-static uint32_t
-successor(const sweep_t *s, uint32_t word, uint64_t offset)
+/* *next: what becomes of a word that the dead one left. False: it is not its own. */
+static bool
+successor(const sweep_t *s, uint32_t word, uint64_t offset, uint32_t *next)
 {
     uint32_t state = shc_arena_state_of(word), g = shc_arena_generation_of(word);
     bool held = state == SHC_ARENA_OWNED || state == SHC_ARENA_RETIRING || state == SHC_ARENA_CLOSING;
     if (shc_arena_owner_of(word) != s->owner || !held)
-        return 0;
-    if (s->keep != NULL && s->keep(s->arg, shc_arena_ref(offset, g)))
-        return shc_arena_state(SHC_ARENA_ATTACHED, 0, g);
-    return shc_arena_state(SHC_ARENA_FREE, 0, g + 1);
+        return false;
+    bool kept = s->keep != NULL && s->keep(s->arg, shc_arena_ref(offset, g));
+    *next = kept ? shc_arena_state(SHC_ARENA_ATTACHED, 0, g) : shc_arena_state(SHC_ARENA_FREE, 0, g + 1);
+    return true;
 }
 
 static void
@@ -50,8 +50,10 @@ sweep_slab(const sweep_t *s, uint32_t page)
         for (uint32_t i = 0; i < a->class[class].count; i++) {
             uint32_t seen = shc_a32_load_relaxed(&states[i]);
             uint64_t place = shc_arena__ref_of(a, page, class, i, 0) & SHC_ARENA_PLACE_MASK;
-            uint32_t next = successor(s, seen, place * SHC_ARENA_UNIT);
-            if (next == 0 || !shc_a32_cas_seq_cst(&states[i], &seen, next)) /* AR2 */
+            uint32_t next;
+            if (!successor(s, seen, place * SHC_ARENA_UNIT, &next))
+                continue;
+            if (!shc_a32_cas_seq_cst(&states[i], &seen, next)) /* AR2 */
                 continue;
             if (shc_arena_state_of(next) == SHC_ARENA_FREE)
                 shc_arena__mark_free(a, page, i / 64, UINT64_C(1) << i % 64);
@@ -72,8 +74,8 @@ open_slab(const sweep_t *s, uint32_t page, uint64_t word)
 static void
 sweep_run(const sweep_t *s, uint32_t page, uint64_t word, uint32_t length)
 {
-    uint32_t next = successor(s, shc_arena_upper_of(word), shc_arena__page_offset(s->arena, page));
-    if (next == 0)
+    uint32_t next;
+    if (!successor(s, shc_arena_upper_of(word), shc_arena__page_offset(s->arena, page), &next))
         return;
     if (shc_arena_state_of(next) == SHC_ARENA_FREE)
         shc_arena__free_pages(s->arena, page, length, shc_arena_generation_of(next));

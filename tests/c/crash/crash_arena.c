@@ -19,6 +19,7 @@ typedef struct plan {
     uint32_t runs;   /* of one page that the peer allocates; the odd ones are released again */
     uint32_t cached; /* blocks of 64 bytes that the victim has in its magazine */
     uint64_t size;   /* of the block that the operation is about */
+    uint32_t joined; /* pages of a run that the peer made of single ones and released: its inner words name the peer */
     bool own;        /* the victim owns it */
     bool lent;       /* the peer has lent it */
     bool held;       /* the victim holds it, too */
@@ -134,6 +135,18 @@ make_some(shc_arena_t *a, uint32_t n, uint64_t size)
 }
 
 static void
+make_joined(shc_arena_t *a, uint32_t n)
+{
+    shc_ref_t single[REFS];
+    for (uint32_t i = 0; i < n; i++)
+        single[i] = make(a, PAGE);
+    for (uint32_t i = 0; i < n; i++)
+        CHECK_OK(shc_arena_release(a, single[i]));
+    if (n > 0)
+        CHECK_OK(shc_arena_release(a, make(a, n * PAGE)));
+}
+
+static void
 setup(crash_party_t *peer, const crash_case_t *c)
 {
     const plan_t *plan = plan_of(c);
@@ -142,6 +155,7 @@ setup(crash_party_t *peer, const crash_case_t *c)
     facts.seg = peer->seg;
     make_some(a, plan->blocks, 64);
     make_some(a, plan->runs, PAGE);
+    make_joined(a, plan->joined);
     if (!plan->lent && !plan->attached)
         return;
     facts.ref = make(a, plan->size);
@@ -327,6 +341,13 @@ act_cleanup(crash_party_t *victim, const crash_case_t *c)
 }
 
 static void
+act_give_all_back(crash_party_t *victim, const crash_case_t *c)
+{
+    (void)c;
+    (void)shc_arena_cleanup(arena_of(victim), 0);
+}
+
+static void
 act_attach_and_take(crash_party_t *victim, const crash_case_t *c)
 {
     (void)c;
@@ -428,6 +449,8 @@ TEST_LIMIT(pages, 600)
         CASE("take what somebody attached", act_take, .size = 2 * PAGE, .attached = true),
         CASE("retire what somebody attached", act_retire, .size = 2 * PAGE, .attached = true),
         CASE("clean up: empty a slab, give runs back", act_cleanup, .runs = 5, .cached = 3),
+        CASE("clean up a run that was joined", act_give_all_back, .blocks = 1, .runs = 1, .joined = 3),
+        CASE("allocate pieces of a run that was joined", act_allocate, .runs = 1, .joined = 4, .size = 2 * PAGE),
         CASE("clean up beside slabs in use", act_cleanup, .blocks = 3, .runs = 3, .cached = 3),
         CASE("leave", act_leave, .blocks = 4, .cached = 5, .size = 2 * PAGE, .own = true),
     };

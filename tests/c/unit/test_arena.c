@@ -900,6 +900,28 @@ TEST(halves_of_the_dead_are_finished_or_undone)
     tear_down();
 }
 
+TEST(the_last_generation_of_a_dead_process_comes_back_too)
+{
+    other_t other;
+    shc_ref_t small, large;
+    uint32_t last = SHC_ARENA_GENERATION_MASK;
+    set_up();
+    join_other(&other);
+    CHECK_OK(shc_arena_allocate(&other.arena, 64, &small));
+    CHECK_OK(shc_arena_allocate(&other.arena, 65536, &large));
+    for (int i = 0; i < 2; i++) {
+        shc_arena_place_t place;
+        uint32_t word = shc_arena_state(SHC_ARENA_OWNED, other.seg.index + 1, last);
+        CHECK_OK(shc_arena__locate(&arena, i == 0 ? small : large, &place));
+        CHECK(shc_arena__change(&arena, &place, shc_arena__load(&arena, &place), word));
+    }
+    kill_other(&other);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    CHECK_EQ(stats().bytes_used, 0);
+    CHECK_EQ(stats().class[3].used, 0);
+    tear_down();
+}
+
 TEST(a_slab_in_which_somebody_is_at_work_is_not_emptied)
 {
     other_t other;
