@@ -1,6 +1,6 @@
 """`python benchmarks/report.py`: each target beside its floors and rivals, measured in one run, turn and turn about.
 
-    python benchmarks/report.py [--only S1,S4] [--repeat 5] [--quick] [--json] [--no-rivals]
+    python benchmarks/report.py [--only S1,S4] [--repeat 5] [--quick] [--json | --markdown] [--no-rivals]
 
 Every subject of a target is measured once, then every one again, and so on: what disturbs the machine disturbs all.
 The table shows
@@ -318,9 +318,11 @@ def number(value):
     return f"{value:.3g}" if value < 10 else f"{value:.1f}"
 
 
-def print_table(rows):
-    head = ["target", "what", "subject", "", "against", "", "ratio", "wanted", "reached"]
-    table = [head]
+HEAD = ["target", "what", "subject", "", "against", "", "ratio", "wanted", "reached"]
+
+
+def table_of(rows):
+    table = [HEAD]
     for row in rows:
         if "absent" in row:
             table.append([row["target"], row["what"], row["subject"], "", row["against"], "", "", "", row["absent"]])
@@ -342,9 +344,20 @@ def print_table(rows):
                 reached,
             ]
         )
-    widths = [max(len(line[i]) for line in table) for i in range(len(head) - 1)]
+    return table
+
+
+def print_table(rows):
+    table = table_of(rows)
+    widths = [max(len(line[i]) for line in table) for i in range(len(HEAD) - 1)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)).rstrip())
+
+
+def print_markdown(rows):
+    head, *table = table_of(rows)
+    for line in [[title or "took" for title in head], ["---"] * len(head), *table]:
+        print("|", " | ".join(line), "|")
 
 
 def machine():
@@ -364,7 +377,9 @@ def main():
     parser.add_argument("--repeat", type=int, default=5, help="how often each subject has its turn (default: 5)")
     parser.add_argument("--quick", action="store_true", help="once and little of it: shows that it works, not how fast")
     parser.add_argument("--no-rivals", action="store_true", help="ours and the floors only")
-    parser.add_argument("--json", action="store_true", help="all samples, for programs")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all samples, for programs")
+    form.add_argument("--markdown", action="store_true", help="the table for a document")
     options = parser.parse_args()
     report = Report(options)
 
@@ -394,7 +409,7 @@ def main():
         print()
     else:
         print("  ".join(f"{key} {value}" for key, value in machine().items()))
-        print_table(rows)
+        (print_markdown if options.markdown else print_table)(rows)
     return 0
 
 
