@@ -3,13 +3,15 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
-from helpers import path_of
+from helpers import Peer, path_of
 
 from shmcomm import RingBufferChannel, SharedMemoryBuffer
 from shmcomm._cli import _progress, _table, main
@@ -113,6 +115,69 @@ def test_a_bad_environment_is_told_in_words(capsys, monkeypatch, command, variab
     assert said.out == ""
     assert said.err.startswith(f"shmcomm {command[0]}: ")
     assert words in said.err
+
+
+def test_stat_shows_figures_and_who_holds_what(capsys):
+    with RingBufferChannel(8, name="seen") as channel:
+        channel.send_batch([b"x" * 1000] * 3)
+        channel.receive()
+        assert main(["stat", "seen"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r"RingBufferChannel seen, [\d.]+ KiB", lines[0])
+        figures = dict(re.split(r"\s{2,}", line.strip()) for line in lines[1 : lines.index("")])
+        assert figures["sent"] == "3"
+        assert figures["received"] == "1"
+        assert figures["bytes used"] == "1.97 KiB"
+        assert figures["is shutdown"] == "no"
+        assert lines[-2:] == ["  participants", "  none"]  # but this process
+        with Peer() as peer:
+            peer("channel = RingBufferChannel.attach('seen')")
+            assert main(["stat", "seen"]) == 0
+            rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+            assert [str(peer.pid), "0", "s", "ago", "yes", "-"] in rows
+
+
+def test_stat_as_json_is_stats_as_a_dict(capsys):
+    with RingBufferChannel(8, name="seen") as channel, Peer() as peer:
+        peer("RingBufferChannel.attach('seen').send(1)")
+        assert main(["stat", "--json", "seen"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        expected = channel.stats().asdict()
+        assert told["kind"] == "RingBufferChannel"
+        assert {key: told[key] for key in expected if key != "participants"} == {
+            key: value for key, value in expected.items() if key != "participants"
+        }
+    with SharedMemoryBuffer(100, name="plain") as buffer:
+        buffer.write(b"abc")
+        assert main(["stat", "--json", "plain"]) == 0
+        assert json.loads(capsys.readouterr().out)["bytes_used"] == 3
+
+
+def test_stat_can_open_every_kind():
+    from shmcomm._cli.stat import CLASSES
+
+    kinds = Path(__file__).resolve().parent.parent / "csrc" / "seg" / "shc_kinds.def"
+    assert set(CLASSES) == set(re.findall(r"^SHC_KIND\(\d+, \w+, (\w+)\)", kinds.read_text(), re.MULTILINE))
+
+
+def test_stat_takes_a_name_as_ls_shows_it(capsys, monkeypatch):
+    with RingBufferChannel(8, name="seen") as channel:
+        namespace = os.environ["SHMCOMM_NAMESPACE"]
+        monkeypatch.setenv("SHMCOMM_NAMESPACE", "")
+        assert main(["stat", f"{namespace}+{channel.name}"]) == 0
+        assert f"{namespace}+seen" in capsys.readouterr().out
+
+
+def test_stat_of_what_is_not_there_or_cannot_be_read(capsys, own_directory):
+    assert main(["stat", "nothing"]) == 1
+    assert capsys.readouterr().err == (
+        "shmcomm stat: there is no segment named nothing; `shmcomm ls` shows what there is\n"
+    )
+    junk = path_of("junk", own_directory)
+    junk.write_bytes(b"no segment of ours")
+    assert main(["stat", "junk"]) == 1
+    assert capsys.readouterr().err.startswith("shmcomm stat: junk: ")
+    junk.unlink()
 
 
 def test_rm_removes_what_nobody_uses(capsys):

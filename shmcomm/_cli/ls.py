@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a row per segment, sorted by name."""
     from shmcomm import _core
 
-    found = sorted(_core.list_segments(directory=arguments.directory), key=_qualified)
+    found = sorted(_core.list_segments(directory=arguments.directory), key=qualified)
     if arguments.json:
         print(json.dumps(found, indent=2))
     elif found:
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _qualified(segment: dict[str, Any]) -> str:
+def qualified(segment: dict[str, Any]) -> str:
     """The name, as ``rm`` takes it: with its namespace, unless only one is shown."""
     name: str = segment["name"]
     only_one = segment["namespace"] == os.environ.get("SHMCOMM_NAMESPACE", "")
@@ -43,16 +43,16 @@ def _qualified(segment: dict[str, Any]) -> str:
 
 def _row(segment: dict[str, Any], now: float) -> tuple[str, ...]:
     return (
-        _table.printable(_qualified(segment)),
+        _table.printable(qualified(segment)),
         segment["kind"] or "?",
         _table.size(segment["size"]),
         segment["state"] + (", persistent" if segment["persist"] else ""),
         _table.age(now - segment["created"]) if segment["created"] else "?",
-        _reason(segment) or _processes(segment["participants"]),
+        reason(segment) or _processes(segment["participants"]),
     )
 
 
-def _reason(segment: dict[str, Any]) -> str | None:
+def reason(segment: dict[str, Any]) -> str | None:
     """Why there is nothing to tell of its processes."""
     if segment["state"] == "denied":
         return f"belongs to {_user(segment['uid'])}, and its mode 0o{segment['mode']:o} keeps this user out"
