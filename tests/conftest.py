@@ -10,6 +10,7 @@ import runpy
 import secrets
 import signal
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing import forkserver, resource_tracker
@@ -178,6 +179,13 @@ CALL_FAILED = pytest.StashKey[bool]()
 
 def failed_already(item):
     return item.stash.get(CALL_FAILED, False)
+
+
+@pytest.fixture
+def folder():
+    """A folder of the shared-memory file system of this test alone, where nobody else looks around."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="shmcomm-test.") as made:
+        yield Path(made)
 
 
 # ---- every test ends ----
