@@ -195,6 +195,13 @@ def failed_already(item):
     return item.stash.get(CALL_FAILED, False)
 
 
+@pytest.fixture
+def folder():
+    """A folder of the shared-memory file system of this test alone, where nobody else looks around."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="shmcomm-test.") as made:
+        yield Path(made)
+
+
 # ---- every test ends ----
 
 DEFAULT_LIMIT_S = 60.0

@@ -11,9 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 from helpers import HERE, PATIENCE_S, Peer, forked, path_of, run_python, until
@@ -25,12 +23,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 
 @pytest.fixture
-def folder(monkeypatch):
-    """A folder of shared memory of this test alone; it has to be empty in the end."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="shmcomm-test.") as made:
-        monkeypatch.setenv("SHMCOMM_DIR", made)
-        yield Path(made)
-        assert os.listdir(made) == []
+def folder(folder, monkeypatch):
+    """The same, where all objects go; it has to be empty in the end."""
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))
+    yield folder
+    assert os.listdir(folder) == []
 
 
 def assert_usable(channel):

@@ -438,7 +438,8 @@ def test_waiters_of_all_living_processes_are_counted(pair, how):
     receiver.join()
 
 
-def test_everybody_dies():
+def test_everybody_dies(folder, monkeypatch):
+    monkeypatch.setenv("SHMCOMM_DIR", str(folder))  # where no other program clears it away first
     with Peer() as first, Peer() as second:
         first("x = RingBufferChannel(4, name='ghost'); x.send(1)")
         second("x = RingBufferChannel.attach('ghost'); x.receive(); x.stats()")

@@ -7,7 +7,6 @@ import pickle
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -24,13 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
-
-
-@pytest.fixture
-def folder():
-    """A folder that other users can reach, of this test alone."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="shmcomm-test.") as made:
-        yield Path(made)
 
 
 @pytest.fixture
