@@ -105,6 +105,62 @@ def test_the_child_outlives_the_parents_handle(channel):
         assert not path_of(channel).exists()
 
 
+def test_a_second_handle_is_closed_while_a_thread_waits_through_it(channel):
+    """The first call through each handle forgets the parent's threads, not the child's own."""
+    second = RingBufferChannel.attach(channel.name)
+
+    def child():
+        assert len(channel.stats().participants) == 2
+        errors = []
+
+        def wait():
+            try:
+                second.receive()
+            except ValueError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        until(lambda: channel.stats().waiters)
+        channel.close()
+        second.close()
+        thread.join(30)
+        assert ["closed" in error for error in errors] == [True]
+
+    assert forked(child) == 0
+    second.close()
+
+
+def test_threads_of_a_child_begin_at_once(channel):
+    """Each handle is the parent's until the first call, and there are several first calls."""
+    handles = [channel, *(RingBufferChannel.attach(channel.name) for _ in range(3))]
+
+    def child():
+        start = threading.Barrier(2 * len(handles))
+        done = []
+
+        def work(handle, step):
+            start.wait()
+            step(handle)
+            done.append(handle)
+
+        calls = [lambda h: h.send(1), lambda h: h.receive()]
+        threads = [threading.Thread(target=work, args=(h, call)) for h in handles for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(done) == len(threads)
+        assert [p.pid for p in channel.stats().participants if p.holds] == [os.getpid()]
+        for handle in handles:
+            handle.close()
+
+    for _ in range(5):
+        assert forked(child) == 0
+    for handle in handles:
+        handle.close()
+
+
 def test_grandchildren(channel):
     def child():
         channel.enqueue("child")

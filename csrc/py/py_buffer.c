@@ -35,36 +35,53 @@ is_foreign(const pyshc_buffer_t *b)
     return b->h.foreign != NULL;
 }
 
+/* The object is guarded. */
 static void
 release_foreign(pyshc_buffer_t *b)
 {
-    if (pyshc_handle_is_closed(&b->h) && b->foreign_exports == 0 && !b->foreign_viewed && b->foreign.obj != NULL)
-        PyBuffer_Release(&b->foreign);
+    if (!pyshc_handle_is_closed(&b->h) || b->foreign_exports != 0 || b->foreign_viewed || b->foreign.obj == NULL)
+        return;
+    Py_buffer memory = b->foreign;
+    b->foreign.obj = NULL; /* first: the release may let other threads in */
+    PyBuffer_Release(&memory);
 }
 
 /* A call on a stdlib segment counts as an export: its memory stays while a large copy lets other threads run. */
 static bool
+enter_foreign(pyshc_buffer_t *b)
+{
+    bool open;
+    PYSHC_CRITICAL_BEGIN(b);
+    open = !pyshc_handle_is_closed(&b->h);
+    b->foreign_exports += open;
+    PYSHC_CRITICAL_END();
+    if (!open)
+        (void)pyshc_handle_raise_closed(&b->h);
+    return open;
+}
+
+static void
+leave_foreign(pyshc_buffer_t *b)
+{
+    PYSHC_CRITICAL_BEGIN(b);
+    b->foreign_exports--;
+    release_foreign(b);
+    PYSHC_CRITICAL_END();
+}
+
+static bool
 enter(pyshc_buffer_t *b)
 {
-    if (!is_foreign(b))
-        return pyshc_handle_pin(&b->h);
-    if (!pyshc_handle_is_closed(&b->h)) {
-        b->foreign_exports++;
-        return true;
-    }
-    PyErr_Format(PyExc_ValueError, "SharedMemoryBuffer %R is closed", b->h.name);
-    return false;
+    return is_foreign(b) ? enter_foreign(b) : pyshc_handle_pin(&b->h);
 }
 
 static void
 leave(pyshc_buffer_t *b)
 {
-    if (is_foreign(b)) {
-        b->foreign_exports--;
-        release_foreign(b);
-    } else {
+    if (is_foreign(b))
+        leave_foreign(b);
+    else
         pyshc_handle_unpin(&b->h);
-    }
 }
 
 /* ---- making ---- */
@@ -438,6 +455,21 @@ buffer_as_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     return result;
 }
 
+/* The view keeps the memory from now on. The object is entered. */
+static void
+note_view(pyshc_buffer_t *b)
+{
+    PYSHC_CRITICAL_BEGIN(b);
+    if (is_foreign(b)) {
+        b->foreign_exports++;
+        b->foreign_viewed = true;
+    } else if (b->viewed == NULL) {
+        b->viewed = b->h.shared;
+        pyshc_shared_export(b->viewed);
+    }
+    PYSHC_CRITICAL_END();
+}
+
 static int
 buffer_getbuffer(PyObject *self, Py_buffer *view, int flags)
 {
@@ -446,13 +478,8 @@ buffer_getbuffer(PyObject *self, Py_buffer *view, int flags)
     if (!enter(b))
         return -1;
     int r = PyBuffer_FillInfo(view, self, b->buffer.data, (Py_ssize_t)b->buffer.size, 0, flags);
-    if (r == 0 && is_foreign(b)) {
-        b->foreign_exports++;
-        b->foreign_viewed = true;
-    } else if (r == 0 && b->viewed == NULL) {
-        b->viewed = b->h.shared;
-        pyshc_shared_export(b->viewed);
-    }
+    if (r == 0)
+        note_view(b);
     leave(b);
     return r;
 }
@@ -461,10 +488,8 @@ static void
 buffer_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 {
     pyshc_buffer_t *b = (pyshc_buffer_t *)self;
-    if (is_foreign(b)) {
-        b->foreign_exports--;
-        release_foreign(b);
-    }
+    if (is_foreign(b))
+        leave_foreign(b);
 }
 
 /* ---- head ---- */
@@ -654,20 +679,29 @@ buffer_stats(PyObject *self, PyObject *Py_UNUSED(unused))
 
 /* ---- closing: a stdlib segment is let go here, everything else by the base ---- */
 
+static void
+close_foreign(pyshc_buffer_t *b)
+{
+    PYSHC_CRITICAL_BEGIN(b);
+    shc_a32_store_relaxed(&b->h.closed, 1);
+    release_foreign(b);
+    PYSHC_CRITICAL_END();
+}
+
 static PyObject *
 buffer_close(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     pyshc_buffer_t *b = (pyshc_buffer_t *)self;
     if (is_foreign(b)) {
-        shc_a32_store_relaxed(&b->h.closed, 1);
-        release_foreign(b);
+        close_foreign(b);
         Py_RETURN_NONE;
     }
     if (b->flushes && !pyshc_handle_is_closed(&b->h)) {
         PyObject *sum = buffer_flush_checksum(self, NULL);
-        if (sum == NULL)
+        if (sum == NULL && !pyshc_handle_is_closed(&b->h))
             return NULL;
-        Py_DECREF(sum);
+        PyErr_Clear(); /* closed by another thread, which has flushed it */
+        Py_XDECREF(sum);
     }
     pyshc_handle_close(&b->h);
     Py_RETURN_NONE;

@@ -322,13 +322,13 @@ pyshc_ring_enter_slow(pyshc_handle_t *h, int end)
     pyshc_mutex_t *mutex = pyshc_ring_mutex(h->shared, end);
     if (!pyshc_mutex_lock(mutex))
         return PYSHC_RAISED;
-    if (h->epoch != h->shared->seg.epoch) {
-        h->ends = 0;
-        h->epoch = h->shared->seg.epoch;
+    if (pyshc_handle_is_closed(h)) {
+        pyshc_mutex_unlock(mutex);
+        return pyshc_handle_raise_closed(h);
     }
-    int r = h->ends >> end & 1 ? 0 : pyshc_shared_take_end(h->shared, end);
+    int r = pyshc_ring_has_end(h, end) ? 0 : pyshc_shared_take_end(h->shared, end);
     if (r == 0) {
-        h->ends |= 1u << end;
+        shc_a64_store_relaxed(&h->taken[end], h->shared->seg.epoch);
         return 0;
     }
     pyshc_mutex_unlock(mutex);
@@ -364,11 +364,17 @@ static uint64_t
 length_of(pyshc_handle_t *h)
 {
     uint64_t messages, bytes;
-    shc_ring_t *ring = &h->shared->ring;
-    shc_ring_backlog(ring, &messages, &bytes);
-    if (h->shared->end_users[SHC_RING_CONSUMER] == 0)
+    pyshc_shared_t *shared = h->shared;
+    if (shc_a32_load_relaxed(&shared->end_users[SHC_RING_CONSUMER]) == 0) {
+        shc_ring_backlog(&shared->ring, &messages, &bytes);
         return messages;
-    uint64_t held = shc_ring_held(ring);
+    }
+    /* A finaliser may come here from inside a call on this very end: then nobody else can be in it. */
+    bool entered = !pyshc_mutex_is_mine(&shared->receive_lock) && pyshc_mutex_lock(&shared->receive_lock);
+    shc_ring_backlog(&shared->ring, &messages, &bytes);
+    uint64_t held = shc_ring_held(&shared->ring);
+    if (entered)
+        pyshc_mutex_unlock(&shared->receive_lock);
     return held < messages ? messages - held : 0;
 }
 

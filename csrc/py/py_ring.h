@@ -19,13 +19,25 @@ pyshc_ring_mutex(pyshc_shared_t *shared, int end)
     return end == SHC_RING_PRODUCER ? &shared->send_lock : &shared->receive_lock;
 }
 
-static SHC_ALWAYS_INLINE int
-pyshc_ring_enter(pyshc_handle_t *h, int end)
+static SHC_ALWAYS_INLINE bool
+pyshc_ring_has_end(const pyshc_handle_t *h, int end)
 {
     /* After a fork another handle may have made the segment this process's own: then our ends are still the
      * parent's. */
-    if (SHC_LIKELY((h->ends >> end & 1) && h->epoch == h->shared->seg.epoch))
-        return pyshc_mutex_lock(pyshc_ring_mutex(h->shared, end)) ? 0 : PYSHC_RAISED;
+    return shc_a64_load_relaxed(&h->taken[end]) == h->shared->seg.epoch;
+}
+
+static SHC_ALWAYS_INLINE int
+pyshc_ring_enter(pyshc_handle_t *h, int end)
+{
+    if (SHC_UNLIKELY(!pyshc_ring_has_end(h, end)))
+        return pyshc_ring_enter_slow(h, end);
+    if (!pyshc_mutex_lock(pyshc_ring_mutex(h->shared, end)))
+        return PYSHC_RAISED;
+    /* At the interpreter's end another thread may have given it up since we looked. */
+    if (!PYSHC_FREE_THREADED || SHC_LIKELY(pyshc_ring_has_end(h, end)))
+        return 0;
+    pyshc_mutex_unlock(pyshc_ring_mutex(h->shared, end));
     return pyshc_ring_enter_slow(h, end);
 }
 

@@ -170,7 +170,8 @@ static SHC_ALWAYS_INLINE int
 receive_one(pyshc_handle_t *h, uint64_t deadline_ns, PyObject **result)
 {
     int r;
-    if (SHC_UNLIKELY(deadline_ns != 0 && shc_ring_must_look(&h->shared->ring)))
+    /* In free-threaded builds other threads may be moving that cursor: it is not looked at outside of the lock. */
+    if (!PYSHC_FREE_THREADED && SHC_UNLIKELY(deadline_ns != 0 && shc_ring_must_look(&h->shared->ring)))
         r = receive_looking(h, deadline_ns, result);
     else
         r = receive_fast(h, result, NULL);

@@ -150,6 +150,7 @@ open_place(PyObject *directory_arg, PyObject *namespace_arg, char prefix[PYSHC_P
     bool fine =
         namespace != NULL && pyshc_place_check_namespace(namespace) && pyshc_place_directory(directory_arg, directory);
     if (fine) {
+        (void)pyshc_shared_own_epoch(); /* if it fails, so will what is done next, and says why */
         pyshc_place_prefix(namespace, prefix);
         int r = shc_os_dir_open(*directory, dir_fd);
         if (r != 0) {
@@ -229,6 +230,7 @@ remove_segment(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         return NULL;
     }
     Py_DECREF(namespace);
+    (void)pyshc_shared_own_epoch(); /* if it fails, so will what is done next, and says why */
     int r = shc_os_dir_open(place.directory, &dir_fd);
     if (r == 0) {
         r = force ? shc_seg_force_unlink(dir_fd, place.file, &pyshc_self)

@@ -35,8 +35,9 @@ struct pyshc_state {
     PyTypeObject *reservation_type;
     pyshc_codec_state_t codec;
     pyshc_handle_t *handles; /* every open handle of this interpreter, for the end of the process */
-    shc_a32_t handles_lock;
-    uint64_t farewell_epoch; /* of the process whose end multiprocessing has been told to announce */
+    pyshc_guard_t handles_guard;
+    PyObject *breather;       /* a Python function that does nothing; NULL with an interpreter lock */
+    shc_a64_t farewell_epoch; /* of the process whose end multiprocessing has been told to announce */
 };
 
 extern struct PyModuleDef pyshc_module;

@@ -7,13 +7,14 @@
 #include <Python.h>
 #include <stdbool.h>
 
-#include "base/shc_base.h"
+#include "atomic/shc_atomic.h"
 
 /* ---- free-threaded builds ---- */
 
 /* Keeps other threads from changing a list, dict, set or bytearray. A section may be suspended when an inner one has
  * to wait, so what is taken out of the container is held by a reference of its own. */
 #ifdef Py_GIL_DISABLED
+#define PYSHC_FREE_THREADED 1
 #define PYSHC_CRITICAL_BEGIN(obj) Py_BEGIN_CRITICAL_SECTION(obj)
 #define PYSHC_CRITICAL_END() Py_END_CRITICAL_SECTION()
 #define PYSHC_HOLD(obj) Py_INCREF(obj)
@@ -22,6 +23,7 @@ typedef PyMutex pyshc_guard_t;
 #define PYSHC_GUARD_LOCK(guard) PyMutex_Lock(guard)
 #define PYSHC_GUARD_UNLOCK(guard) PyMutex_Unlock(guard)
 #else
+#define PYSHC_FREE_THREADED 0
 #define PYSHC_CRITICAL_BEGIN(obj) {
 #define PYSHC_CRITICAL_END() }
 #define PYSHC_HOLD(obj) ((void)(obj))
@@ -30,6 +32,52 @@ typedef char pyshc_guard_t; /* the interpreter lock does it */
 #define PYSHC_GUARD_LOCK(guard) ((void)(guard))
 #define PYSHC_GUARD_UNLOCK(guard) ((void)(guard))
 #endif
+
+/* A count of threads that are inside something, and the mark that nobody may enter any more. Who counts itself in and
+ * then looks at the mark, and who sets the mark and then looks at the count, must not both miss the other; and who sees
+ * the count go to 0 sees what the others did inside. With an interpreter lock nobody comes in between anyway. */
+static SHC_ALWAYS_INLINE void
+pyshc_count_up(shc_a32_t *count)
+{
+    if (PYSHC_FREE_THREADED)
+        (void)shc_a32_fetch_add_seq_cst(count, 1); /* AR1 */
+    else
+        shc_a32_store_relaxed(count, shc_a32_load_relaxed(count) + 1);
+}
+
+/* Returns what it was. A count of 0 stays: a thread that was forked while it was inside finds it so. */
+static SHC_ALWAYS_INLINE uint32_t
+pyshc_count_down(shc_a32_t *count)
+{
+    uint32_t before = shc_a32_load_relaxed(count);
+    if (PYSHC_FREE_THREADED) {
+        while (before != 0 && !shc_a32_cas_seq_cst(count, &before, before - 1)) /* AR1 */
+            continue;
+    } else if (SHC_LIKELY(before != 0)) {
+        shc_a32_store_relaxed(count, before - 1);
+    }
+    return before;
+}
+
+static SHC_ALWAYS_INLINE uint32_t
+pyshc_mark_load(const shc_a32_t *mark)
+{
+    return PYSHC_FREE_THREADED ? shc_a32_load_seq_cst(mark) : shc_a32_load_relaxed(mark);
+}
+
+/* What a dict has under a name, as a reference of its own; NULL, without an exception, if it has nothing. */
+static inline PyObject *
+pyshc_dict_get(PyObject *dict, const char *name)
+{
+    PyObject *value;
+#if PY_VERSION_HEX >= 0x030D0000
+    if (PyDict_GetItemStringRef(dict, name, &value) < 0)
+        PyErr_Clear();
+#else
+    value = Py_XNewRef(PyDict_GetItemString(dict, name));
+#endif
+    return value;
+}
 
 /* ---- collector ---- */
 

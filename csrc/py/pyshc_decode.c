@@ -106,12 +106,9 @@ key_slot(const uint8_t *text, size_t length)
 static SHC_ALWAYS_INLINE PyObject *
 decode_short_key(pyshc_decoder_t *d, size_t length)
 {
-#ifdef Py_GIL_DISABLED
-    return decode_ascii(d, length);
-#else
     uint8_t text[KEY_MAX];
     const uint8_t *src;
-    if (length > KEY_MAX)
+    if (PYSHC_FREE_THREADED || length > KEY_MAX)
         return decode_ascii(d, length);
     if (SHC_UNLIKELY(!shc_wire_read_bytes(&d->in, length, &src)))
         return cut_short(d);
@@ -126,7 +123,6 @@ decode_short_key(pyshc_decoder_t *d, size_t length)
         return PyErr_Occurred() ? NULL : pyshc_decode_corrupt(d, "a text that should be ASCII is not");
     Py_XSETREF(*slot, Py_NewRef(key));
     return key;
-#endif
 }
 
 PyObject *

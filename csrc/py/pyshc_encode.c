@@ -30,6 +30,12 @@ pyshc_encode_begin(pyshc_encoder_t *e, pyshc_state_t *st, uint8_t *dst, size_t r
 void
 pyshc_encode_end(pyshc_encoder_t *e)
 {
+    const void **table = e->seen_many != NULL ? e->seen_many : e->seen_few;
+    uint32_t count = e->seen_many != NULL ? e->seen_room : e->seen_count;
+    for (uint32_t i = 0; PYSHC_FREE_THREADED && i < count; i++) {
+        if (table[i] != NULL)
+            PYSHC_LET_GO((PyObject *)(uintptr_t)table[i]);
+    }
     if (SHC_UNLIKELY(e->seen_many != NULL))
         PyMem_Free(e->seen_many);
 }
@@ -129,7 +135,10 @@ pyshc_encode_shape(pyshc_encoder_t *e, const Py_buffer *view)
     return r == 0 && view->ndim > 0 ? put(e, view->shape, (size_t)view->ndim * sizeof(*view->shape)) : r;
 }
 
-/* ---- things that may occur only once ---- */
+/* ---- things that may occur only once ----
+ *
+ * What has been noted is held: another thread may take it out of its container, and something new come to the same
+ * address. */
 
 static const void **
 find_slot(const void **table, uint32_t room, const void *key)
@@ -174,6 +183,7 @@ note_in_table(pyshc_encoder_t *e, PyObject *obj)
         return pyshc_encode_refuse(e, obj, WHY_TWICE);
     *slot = obj;
     e->seen_count++;
+    PYSHC_HOLD(obj);
     return 0;
 }
 
@@ -190,6 +200,7 @@ pyshc_encode_once(pyshc_encoder_t *e, PyObject *obj)
         }
         if (e->seen_count < PYSHC_ENCODER_FEW) {
             e->seen_few[e->seen_count++] = obj;
+            PYSHC_HOLD(obj);
             return 0;
         }
     }

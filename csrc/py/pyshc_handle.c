@@ -17,44 +17,35 @@
 /* ---- the interpreter's list of open handles ---- */
 
 static void
-lock_list(pyshc_state_t *st)
-{
-    uint32_t nobody = 0;
-    while (!shc_a32_cas_acquire(&st->handles_lock, &nobody, 1)) { /* A1 */
-        shc_os_yield();
-        nobody = 0;
-    }
-}
-
-static void
-unlock_list(pyshc_state_t *st)
-{
-    shc_a32_store_release(&st->handles_lock, 0); /* R1 */
-}
-
-static void
 list_add(pyshc_handle_t *h)
 {
-    lock_list(h->st);
+    PYSHC_GUARD_LOCK(&h->st->handles_guard);
     h->next = h->st->handles;
     h->link = &h->st->handles;
     if (h->next != NULL)
         h->next->link = &h->next;
     h->st->handles = h;
-    unlock_list(h->st);
+    PYSHC_GUARD_UNLOCK(&h->st->handles_guard);
+}
+
+/* The list is guarded. */
+static void
+unlink_from_list(pyshc_handle_t *h)
+{
+    if (h->link == NULL)
+        return;
+    *h->link = h->next;
+    if (h->next != NULL)
+        h->next->link = h->link;
+    h->link = NULL;
 }
 
 static void
 list_remove(pyshc_handle_t *h)
 {
-    lock_list(h->st);
-    if (h->link != NULL) {
-        *h->link = h->next;
-        if (h->next != NULL)
-            h->next->link = h->link;
-        h->link = NULL;
-    }
-    unlock_list(h->st);
+    PYSHC_GUARD_LOCK(&h->st->handles_guard);
+    unlink_from_list(h);
+    PYSHC_GUARD_UNLOCK(&h->st->handles_guard);
 }
 
 /* ---- errors in the words of the user ---- */
@@ -66,10 +57,17 @@ type_name(const pyshc_handle_t *h)
     return dot != NULL ? dot + 1 : Py_TYPE(h)->tp_name;
 }
 
+int
+pyshc_handle_raise_closed(pyshc_handle_t *h)
+{
+    PyErr_Format(PyExc_ValueError, "%s %R is closed", type_name(h), h->name);
+    return PYSHC_RAISED;
+}
+
 bool
 pyshc_handle_refuse_closed(pyshc_handle_t *h)
 {
-    PyErr_Format(PyExc_ValueError, "%s %R is closed", type_name(h), h->name);
+    (void)pyshc_handle_raise_closed(h);
     pyshc_handle_unpin(h);
     return false;
 }
@@ -97,7 +95,8 @@ pyshc_handle_new(PyTypeObject *type)
 static bool
 arrange_farewell(pyshc_state_t *st)
 {
-    if (st->farewell_epoch == pyshc_self.epoch)
+    uint64_t epoch = shc_self_epoch(&pyshc_self);
+    if (shc_a64_load_relaxed(&st->farewell_epoch) == epoch)
         return true;
     PyObject *name = PyUnicode_FromString("multiprocessing.util");
     PyObject *util = name != NULL ? PyImport_GetModule(name) : NULL;
@@ -110,7 +109,7 @@ arrange_farewell(pyshc_state_t *st)
     Py_XDECREF(farewell);
     Py_XDECREF(done);
     if (done != NULL)
-        st->farewell_epoch = pyshc_self.epoch;
+        shc_a64_store_relaxed(&st->farewell_epoch, epoch);
     return done != NULL;
 }
 
@@ -121,7 +120,8 @@ fill(pyshc_handle_t *h, const pyshc_kind_t *kind, pyshc_shared_t *shared, PyObje
 {
     h->kind = kind;
     h->shared = shared;
-    h->epoch = h->pins_epoch = shared->seg.epoch;
+    h->pins_epoch = shared->seg.epoch;
+    shc_a64_store_relaxed(&h->epoch, shared->seg.epoch);
     h->name = Py_NewRef(name);
     h->namespace = Py_NewRef(namespace);
     shc_a32_store_relaxed(&h->closed, 0);
@@ -301,6 +301,17 @@ pyshc_handle_agrees(pyshc_handle_t *h, const pyshc_creation_t *c)
     return false;
 }
 
+/* What this process has taken through the handle. */
+static uint32_t
+ends_of(const pyshc_handle_t *h)
+{
+    uint64_t epoch = shc_self_epoch(&pyshc_self);
+    uint32_t ends = 0;
+    for (int end = 0; epoch != 0 && end < 2; end++)
+        ends |= (uint32_t)(shc_a64_load_relaxed(&h->taken[end]) == epoch) << end;
+    return ends;
+}
+
 /* Lets the segment go, once. */
 static void
 let_go(pyshc_handle_t *h)
@@ -309,28 +320,29 @@ let_go(pyshc_handle_t *h)
     h->shared = NULL;
     list_remove(h);
     if (shared != NULL)
-        pyshc_shared_release(shared, h->epoch == shared->seg.epoch ? h->ends : 0);
-    h->ends = 0;
+        pyshc_shared_release(shared, ends_of(h));
 }
 
 void
 pyshc_handle_unpin_last(pyshc_handle_t *h)
 {
-    uint32_t open_word = 1;
-    /* closed: 0 open, 1 closed, 2 let go. Closer and last pin may both come here; one wins. */
-    if (shc_a32_cas_seq_cst(&h->closed, &open_word, 2)) /* AR1 */
+    uint32_t closed_word = 1;
+    /* Closer and last pin may both come here; one wins. */
+    if (shc_a32_cas_seq_cst(&h->closed, &closed_word, 2)) /* AR1 */
         let_go(h);
 }
 
 /* Pins are threads inside calls; those of the parent do not exist in a forked child. */
-static bool
+static void
 forget_pins_of_parent(pyshc_handle_t *h)
 {
-    if (h->pins_epoch == shc_self_epoch(&pyshc_self))
-        return false;
-    shc_a32_store_relaxed(&h->pins, 0);
-    h->pins_epoch = shc_self_epoch(&pyshc_self);
-    return true;
+    uint64_t epoch = pyshc_shared_own_epoch();
+    pyshc_registry_lock();
+    if (h->pins_epoch != epoch) {
+        shc_a32_store_relaxed(&h->pins, 0);
+        h->pins_epoch = epoch;
+    }
+    pyshc_registry_unlock();
 }
 
 void
@@ -340,28 +352,107 @@ pyshc_handle_close(pyshc_handle_t *h)
     if (shc_a32_load_relaxed(&h->closed) != 0)
         return;
     forget_pins_of_parent(h);
-    (void)shc_a32_fetch_add_relaxed(&h->pins, 1);         /* ours: h->shared stays while we look at it */
+    pyshc_count_up(&h->pins);                             /* ours: h->shared stays while we look at it */
     if (shc_a32_cas_seq_cst(&h->closed, &open_word, 1)) { /* AR1 */
-        shc_fence_seq_cst();                              /* a pinner either sees the mark, or we see its pin */
-        if (shc_a32_load_relaxed(&h->pins) > 1 && h->kind->wake != NULL)
+        /* A pinner either sees the mark, or we see its pin. */
+        if (shc_a32_load_seq_cst(&h->pins) > 1 && h->kind->wake != NULL) /* AR1 */
             h->kind->wake(h->shared);
     }
     pyshc_handle_unpin(h);
 }
 
+/* The handle is its parent's still, or leads to no segment of ours. */
 bool
-pyshc_handle_refresh(pyshc_handle_t *h)
+pyshc_handle_pin_slowly(pyshc_handle_t *h)
 {
+    forget_pins_of_parent(h);
+    pyshc_count_up(&h->pins);
+    if (pyshc_mark_load(&h->closed) || h->shared == NULL)
+        return pyshc_handle_refuse_closed(h);
     int r = pyshc_shared_refresh(h->shared);
-    h->ends = r == 0 ? 0 : h->ends;
-    if (r == 0 && forget_pins_of_parent(h))
-        shc_a32_store_relaxed(&h->pins, 1); /* the call that brought us here */
-    if (r == 0 && arrange_farewell(h->st))
+    if (r == 0 && arrange_farewell(h->st)) {
+        shc_a64_store_release(&h->epoch, shc_self_epoch(&pyshc_self)); /* R1 */
         return true;
+    }
     if (r != 0)
         pyshc_raise(h->st, r, "%s %R cannot be used in this forked process", type_name(h), h->name);
     pyshc_handle_unpin(h);
     return false;
+}
+
+/* ---- the end of the interpreter ---- */
+
+/* A handle as its list gives it up. Nobody here holds a reference: its last one may be going in another thread just
+ * now, whose dealloc then waits at the list. */
+typedef struct orphan {
+    const pyshc_kind_t *kind;
+    pyshc_shared_t *shared; /* NULL: somebody else is letting it go */
+    uint32_t ends;
+    bool is_used;
+} orphan_t;
+
+/* Takes the first handle out of the list and closes it; false: there is none. */
+static bool
+take_first(pyshc_state_t *st, orphan_t *out)
+{
+    PYSHC_GUARD_LOCK(&st->handles_guard);
+    pyshc_handle_t *h = st->handles;
+    if (h != NULL) {
+        unlink_from_list(h);
+        forget_pins_of_parent(h);
+        bool is_mine = shc_a32_exchange_seq_cst(&h->closed, 2) != 2; /* AR1 */
+        bool is_used = shc_a32_load_seq_cst(&h->pins) != 0;          /* AR1 */
+        *out = (orphan_t){.kind = h->kind, .is_used = is_used};
+        if (is_mine) {
+            out->shared = h->shared;
+            out->ends = ends_of(h);
+            shc_a64_store_relaxed(&h->taken[0], 0); /* who is inside must not think that it has them still */
+            shc_a64_store_relaxed(&h->taken[1], 0);
+        }
+        if (is_mine && is_used)
+            pyshc_shared_export(out->shared);
+        else if (is_mine)
+            h->shared = NULL;
+    }
+    PYSHC_GUARD_UNLOCK(&st->handles_guard);
+    return h != NULL;
+}
+
+/* False if a finaliser came here from inside a call on this very end. */
+static bool
+enter_end(pyshc_mutex_t *mutex)
+{
+    return !pyshc_mutex_is_mine(mutex) && pyshc_mutex_lock(mutex);
+}
+
+/* A daemon thread may be waiting through it and never come back: its mapping stays, the rest goes now. One that works
+ * is done with what it does. */
+static void
+release_used(const orphan_t *orphan)
+{
+    pyshc_shared_t *shared = orphan->shared;
+    bool sends = enter_end(&shared->send_lock), receives = enter_end(&shared->receive_lock);
+    pyshc_shared_release(shared, orphan->ends);
+    if (receives)
+        pyshc_mutex_unlock(&shared->receive_lock);
+    if (sends)
+        pyshc_mutex_unlock(&shared->send_lock);
+    if (orphan->kind->wake != NULL)
+        orphan->kind->wake(shared);
+}
+
+void
+pyshc_handle_close_all(pyshc_state_t *st)
+{
+    orphan_t orphan;
+    while (take_first(st, &orphan)) {
+        if (orphan.shared == NULL)
+            continue;
+        if (orphan.is_used)
+            release_used(&orphan);
+        else
+            pyshc_shared_release(orphan.shared, orphan.ends);
+    }
 }
 
 /* ---- the base type ---- */
@@ -391,8 +482,8 @@ pyshc_handle_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     pyshc_handle_close(h); /* first: callbacks of weak references run anything, and must not find it in the list */
-    if (h->weakrefs != NULL)
-        PyObject_ClearWeakRefs(self);
+    list_remove(h);
+    PyObject_ClearWeakRefs(self);
     pyshc_codec_clear(&h->codec);
     Py_XDECREF(h->foreign);
     Py_XDECREF(h->name);

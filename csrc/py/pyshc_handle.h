@@ -2,7 +2,14 @@
  *
  * A call pins its handle; close() marks it closed, wakes whoever waits through it, and the last pin (or close
  * itself) lets the segment go: no wake-up is lost, because the closer marks first and then notifies, and a waiter
- * arms first and then looks at the mark. Views and leases do not pin: they keep what they need alive on their own. */
+ * arms first and then looks at the mark. Views and leases do not pin: they keep what they need alive on their own.
+ *
+ * In a forked child a handle is its parent's until the first call: `epoch` tells. That call forgets the pins of threads
+ * that do not exist here before it adds its own.
+ *
+ * Pairs
+ *   A1 <- R1: who sees the handle's new epoch sees the segment joined under it.
+ *   AR1: pins and the mark, as pyshc_compat.h explains; the mark's last step is one thread's alone. */
 #ifndef PYSHC_HANDLE_H
 #define PYSHC_HANDLE_H
 
@@ -21,13 +28,13 @@ struct pyshc_handle {
     PyObject *module; /* whose state that is: kept to the last, since collected types forget their module */
     const pyshc_kind_t *kind;
     pyshc_shared_t *shared; /* NULL once let go */
-    uint64_t epoch;         /* of the process that took `ends` */
-    uint32_t ends;          /* bit per end that this handle has taken */
+    shc_a64_t epoch;        /* of the process that may use it without more ado; 0: none yet */
+    shc_a64_t taken[2];     /* for each end: under which epoch the handle took it, or 0; set under the end's lock */
     shc_a32_t pins;
-    uint64_t pins_epoch; /* of the process whose threads `pins` counts */
-    shc_a32_t closed;
-    uint32_t spin_ns; /* fixed spin budget; UINT32_MAX: learned */
-    uint32_t mode;    /* permission bits that the file had when it was attached */
+    shc_a32_t closed;    /* 0 open, 1 closed, 2 let go */
+    uint64_t pins_epoch; /* of the process whose threads `pins` counts; under the registry's lock */
+    uint32_t spin_ns;    /* fixed spin budget; UINT32_MAX: learned */
+    uint32_t mode;       /* permission bits that the file had when it was attached */
     PyObject *name;
     PyObject *namespace;
     PyObject *directory;
@@ -68,41 +75,34 @@ void pyshc_handle_disagree(pyshc_handle_t *h, const char *option, PyObject *ther
 
 void pyshc_handle_close(pyshc_handle_t *h);
 
+/* Lets go of everything that this interpreter has open. */
+void pyshc_handle_close_all(pyshc_state_t *st);
+
+/* Sets ValueError; returns PYSHC_RAISED. */
+int pyshc_handle_raise_closed(pyshc_handle_t *h);
+
 /* Slow halves. */
 bool pyshc_handle_refuse_closed(pyshc_handle_t *h);
-bool pyshc_handle_refresh(pyshc_handle_t *h);
+bool pyshc_handle_pin_slowly(pyshc_handle_t *h);
 void pyshc_handle_unpin_last(pyshc_handle_t *h);
 
 /* A call begins: false with an exception set if the handle is closed. */
 static SHC_ALWAYS_INLINE bool
 pyshc_handle_pin(pyshc_handle_t *h)
 {
-#ifdef Py_GIL_DISABLED
-    (void)shc_a32_fetch_add_relaxed(&h->pins, 1);
-    shc_fence_seq_cst();
-#else
-    shc_a32_store_relaxed(&h->pins, shc_a32_load_relaxed(&h->pins) + 1);
-#endif
-    if (SHC_UNLIKELY(shc_a32_load_relaxed(&h->closed) || h->shared == NULL))
-        return pyshc_handle_refuse_closed(h);
-    if (SHC_UNLIKELY(!pyshc_shared_is_current(h->shared)))
-        return pyshc_handle_refresh(h);
-    return true;
+    if (SHC_UNLIKELY(shc_a64_load_acquire(&h->epoch) != shc_self_epoch(&pyshc_self))) /* A1 */
+        return pyshc_handle_pin_slowly(h);
+    pyshc_count_up(&h->pins);
+    if (SHC_LIKELY(!pyshc_mark_load(&h->closed)))
+        return true;
+    return pyshc_handle_refuse_closed(h);
 }
 
 static SHC_ALWAYS_INLINE void
 pyshc_handle_unpin(pyshc_handle_t *h)
 {
-#ifdef Py_GIL_DISABLED
-    uint32_t before = shc_a32_fetch_add_relaxed(&h->pins, UINT32_MAX);
-    shc_fence_seq_cst();
-#else
-    uint32_t before = shc_a32_load_relaxed(&h->pins);
-    if (SHC_UNLIKELY(before == 0))
-        return; /* forked inside a call: the pin was the parent's */
-    shc_a32_store_relaxed(&h->pins, before - 1);
-#endif
-    if (SHC_UNLIKELY(before == 1 && shc_a32_load_relaxed(&h->closed)))
+    uint32_t before = pyshc_count_down(&h->pins);
+    if (SHC_UNLIKELY(before == 1 && pyshc_mark_load(&h->closed)))
         pyshc_handle_unpin_last(h);
 }
 

@@ -1,5 +1,5 @@
 /* The module: state, types, exceptions. */
-#include "py/pyshc_handle.h"
+#include "py/pyshc_wait.h"
 
 #include <errno.h>
 
@@ -54,7 +54,8 @@ module_exec(PyObject *module)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (add_exceptions(module, st) < 0 || pyshc_codec_state_init(st) < 0 || add_types(module, st) < 0)
+    if (add_exceptions(module, st) < 0 || pyshc_codec_state_init(st) < 0 || pyshc_wait_state_init(st) < 0 ||
+        add_types(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, pyshc_tool_methods) < 0 || PyModule_AddFunctions(module, pyshc_codec_methods) < 0)
         return -1;
@@ -71,21 +72,7 @@ PyDoc_STRVAR(close_all_doc, "_close_all($module, /)\n--\n\nLet go of every objec
 static PyObject *
 close_all(PyObject *module, PyObject *Py_UNUSED(unused))
 {
-    pyshc_state_t *st = pyshc_state_of(module);
-    while (st->handles != NULL) {
-        pyshc_handle_t *h = (pyshc_handle_t *)Py_NewRef((PyObject *)st->handles);
-        /* A daemon thread may be waiting through it and never come back: its mapping stays, the rest goes now. */
-        bool waiting = shc_a32_load_relaxed(&h->pins) != 0;
-        pyshc_shared_t *shared = h->shared;
-        if (waiting)
-            pyshc_shared_export(shared);
-        pyshc_handle_close(h);
-        if (waiting) {
-            pyshc_handle_unpin_last(h);
-            h->shared = shared; /* that thread may come to look at it once more */
-        }
-        Py_DECREF(h);
-    }
+    pyshc_handle_close_all(pyshc_state_of(module));
     Py_RETURN_NONE;
 }
 
@@ -106,6 +93,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->ring_type);
     Py_VISIT(st->lease_type);
     Py_VISIT(st->reservation_type);
+    Py_VISIT(st->breather);
     return pyshc_codec_state_traverse(&st->codec, visit, arg);
 }
 
@@ -121,6 +109,7 @@ module_clear(PyObject *module)
     Py_CLEAR(st->ring_type);
     Py_CLEAR(st->lease_type);
     Py_CLEAR(st->reservation_type);
+    Py_CLEAR(st->breather);
     pyshc_codec_state_clear(&st->codec);
     return 0;
 }

@@ -23,6 +23,7 @@ pyshc_mutex_wait(pyshc_mutex_t *mutex)
     do {
         Py_BEGIN_ALLOW_THREADS shc_os_yield();
         Py_END_ALLOW_THREADS
-    } while (!pyshc_mutex_try(mutex));
+    } while (shc_a64_load_relaxed(&mutex->owner) != 0);
+    shc_a64_store_relaxed(&mutex->owner, shc_thread_pointer());
     return true;
 }

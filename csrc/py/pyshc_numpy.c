@@ -27,15 +27,18 @@ static bool
 adopt(pyshc_state_t *st, PyObject *module)
 {
     PyObject *found[SHC_ARRAY_SIZE(wanted)];
-    PyObject *dict = PyModule_GetDict(module);
+    bool complete = true;
     for (size_t i = 0; i < SHC_ARRAY_SIZE(wanted); i++) {
-        found[i] = PyDict_GetItemString(dict, wanted[i].name);
-        if (found[i] == NULL || !PyType_Check(found[i]))
-            return false;
+        found[i] = pyshc_dict_get(PyModule_GetDict(module), wanted[i].name);
+        complete = complete && found[i] != NULL && PyType_Check(found[i]);
     }
-    for (size_t i = 0; i < SHC_ARRAY_SIZE(wanted); i++)
-        *place_of(&st->codec, i) = Py_NewRef(found[i]);
-    return true;
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(wanted); i++) {
+        if (complete)
+            *place_of(&st->codec, i) = found[i];
+        else
+            Py_XDECREF(found[i]);
+    }
+    return complete;
 }
 
 bool
@@ -46,15 +49,14 @@ pyshc_numpy_find(pyshc_state_t *st)
     PYSHC_GUARD_UNLOCK(&st->codec.guard);
     if (SHC_LIKELY(known))
         return true;
-    PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "numpy");
+    PyObject *module = pyshc_dict_get(PyImport_GetModuleDict(), "numpy");
     bool found = false;
     if (module != NULL && PyModule_Check(module)) {
-        Py_INCREF(module);
         PYSHC_GUARD_LOCK(&st->codec.guard);
         found = st->codec.void_ != NULL || adopt(st, module);
         PYSHC_GUARD_UNLOCK(&st->codec.guard);
-        Py_DECREF(module);
     }
+    Py_XDECREF(module);
     return found;
 }
 

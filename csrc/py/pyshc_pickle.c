@@ -3,25 +3,50 @@
 #include "py/pyshc_codec_internal.h"
 
 static bool
+knows_pickle(pyshc_codec_state_t *cs)
+{
+    PYSHC_GUARD_LOCK(&cs->guard);
+    bool known = cs->pickle_loads != NULL;
+    PYSHC_GUARD_UNLOCK(&cs->guard);
+    return known;
+}
+
+/* Takes all three references, of which none is NULL; the first thread's stay. */
+static void
+adopt(pyshc_codec_state_t *cs, PyObject *dumps, PyObject *error, PyObject *loads)
+{
+    PYSHC_GUARD_LOCK(&cs->guard);
+    bool is_first = cs->pickle_loads == NULL;
+    if (is_first) {
+        cs->pickle_dumps = dumps;
+        cs->pickling_error = error;
+        cs->pickle_loads = loads;
+    }
+    PYSHC_GUARD_UNLOCK(&cs->guard);
+    if (!is_first) {
+        Py_DECREF(dumps);
+        Py_DECREF(error);
+        Py_DECREF(loads);
+    }
+}
+
+static bool
 find_pickle(pyshc_state_t *st)
 {
-    pyshc_codec_state_t *cs = &st->codec;
-    if (SHC_LIKELY(cs->pickle_loads != NULL))
+    if (SHC_LIKELY(knows_pickle(&st->codec)))
         return true;
     PyObject *module = PyImport_ImportModule("pickle");
     PyObject *dumps = module != NULL ? PyObject_GetAttrString(module, "dumps") : NULL;
     PyObject *error = dumps != NULL ? PyObject_GetAttrString(module, "PicklingError") : NULL;
     PyObject *loads = error != NULL ? PyObject_GetAttrString(module, "loads") : NULL;
     Py_XDECREF(module);
-    if (loads == NULL) {
-        Py_XDECREF(dumps);
-        Py_XDECREF(error);
-        return false;
+    if (loads != NULL) {
+        adopt(&st->codec, dumps, error, loads);
+        return true;
     }
-    Py_XSETREF(cs->pickle_dumps, dumps);
-    Py_XSETREF(cs->pickling_error, error);
-    Py_XSETREF(cs->pickle_loads, loads);
-    return true;
+    Py_XDECREF(dumps);
+    Py_XDECREF(error);
+    return false;
 }
 
 /* ---- sending ---- */

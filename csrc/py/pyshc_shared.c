@@ -11,25 +11,62 @@
 
 shc_self_t pyshc_self;
 
+/* Of a lock. */
+enum {
+    FREE,
+    HELD,
+    AWAITED /* held, and somebody may sleep */
+};
+
 static shc_a32_t registry_word;
+static shc_a32_t creation_word;
 static pyshc_shared_t *registry;
 static uint32_t sweep_cursor;
 static bool is_set_up;
 
+static void
+lock(shc_a32_t *word)
+{
+    uint32_t seen = FREE;
+    if (shc_a32_cas_acquire(word, &seen, HELD)) /* A1 */
+        return;
+    while (shc_a32_exchange_seq_cst(word, AWAITED) != FREE) { /* A1 */
+        int r = shc_os_futex_wait(word, AWAITED, SHC_NEVER);
+        (void)r; /* whatever ended the sleep: the word says whether the lock is free */
+    }
+}
+
+static void
+unlock(shc_a32_t *word)
+{
+    if (shc_a32_exchange_release(word, FREE) == AWAITED) /* R1 */
+        (void)shc_os_futex_wake(word, 1);
+}
+
 void
 pyshc_registry_lock(void)
 {
-    uint32_t free_word = 0;
-    while (!shc_a32_cas_acquire(&registry_word, &free_word, 1)) { /* A1 */
-        shc_os_yield();
-        free_word = 0;
-    }
+    lock(&registry_word);
 }
 
 void
 pyshc_registry_unlock(void)
 {
-    shc_a32_store_release(&registry_word, 0); /* R1 */
+    unlock(&registry_word);
+}
+
+static void
+before_fork(void)
+{
+    lock(&creation_word);
+    lock(&registry_word);
+}
+
+static void
+after_fork(void)
+{
+    unlock(&registry_word);
+    unlock(&creation_word);
 }
 
 int
@@ -40,20 +77,35 @@ pyshc_shared_setup(void)
     if (!is_set_up) {
         r = shc_self_init(&pyshc_self);
         if (r == 0)
-            r = -pthread_atfork(pyshc_registry_lock, pyshc_registry_unlock, pyshc_registry_unlock);
+            r = -pthread_atfork(before_fork, after_fork, after_fork);
         is_set_up = r == 0;
     }
     pyshc_registry_unlock();
     return r;
 }
 
+uint64_t
+pyshc_shared_own_epoch(void)
+{
+    pyshc_registry_lock();
+    int r = shc_self_refresh(&pyshc_self);
+    pyshc_registry_unlock();
+    return r == 0 ? shc_self_epoch(&pyshc_self) : 0;
+}
+
+static void
+free_unmapped(pyshc_shared_t *shared)
+{
+    free(shared->directory);
+    free(shared->file);
+    free(shared);
+}
+
 static void
 destroy(pyshc_shared_t *shared)
 {
     shc_seg_unmap(&shared->seg);
-    free(shared->directory);
-    free(shared->file);
-    free(shared);
+    free_unmapped(shared);
 }
 
 static void
@@ -105,9 +157,7 @@ allocate(const pyshc_place_t *place)
     shared->file = strdup(place->file);
     if (shared->directory != NULL && shared->file != NULL)
         return shared;
-    free(shared->directory);
-    free(shared->file);
-    free(shared);
+    free_unmapped(shared);
     return NULL;
 }
 
@@ -121,6 +171,40 @@ sweep(int dir_fd, const char *file, uint64_t budget_ns)
     (void)r; /* an unreadable directory shows itself in what the caller does next */
 }
 
+/* From now on others can find it, here and elsewhere. */
+static int
+publish(pyshc_shared_t *shared, shc_seg_draft_t *draft, int dir_fd, void (*bind)(pyshc_shared_t *))
+{
+    pyshc_registry_lock();
+    int r = shc_seg_publish(draft, dir_fd, shared->file, &shared->seg);
+    if (r == 0) {
+        bind(shared);
+        remember(shared);
+    }
+    pyshc_registry_unlock();
+    return r;
+}
+
+static int
+create(pyshc_shared_t *shared, int dir_fd, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args,
+       void (*init)(shc_seg_t *), void (*bind)(pyshc_shared_t *))
+{
+    shc_seg_draft_t draft;
+    pyshc_registry_lock();
+    int r = shc_self_refresh(&pyshc_self);
+    if (r == 0)
+        sweep(dir_fd, shared->file, CREATE_SWEEP_NS);
+    pyshc_registry_unlock();
+    if (r == 0)
+        r = shc_seg_prepare(dir_fd, &pyshc_self, spec, args, init, &draft);
+    if (r != 0)
+        return r;
+    r = publish(shared, &draft, dir_fd, bind);
+    if (r != 0)
+        shc_seg_discard(&draft, dir_fd);
+    return r;
+}
+
 int
 pyshc_shared_create(const pyshc_place_t *place, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args,
                     void (*init)(shc_seg_t *), void (*bind)(pyshc_shared_t *), pyshc_shared_t **out)
@@ -129,24 +213,17 @@ pyshc_shared_create(const pyshc_place_t *place, const shc_seg_spec_t *spec, cons
     pyshc_shared_t *shared = allocate(place);
     if (shared == NULL)
         return -ENOMEM;
-    pyshc_registry_lock();
+    lock(&creation_word);
     int r = shc_os_dir_open(place->directory, &dir_fd);
     if (r == 0) {
-        sweep(dir_fd, place->file, CREATE_SWEEP_NS);
-        r = shc_seg_create(dir_fd, place->file, &pyshc_self, spec, args, init, &shared->seg);
+        r = create(shared, dir_fd, spec, args, init, bind);
         shc_os_close(dir_fd);
     }
-    if (r == 0) {
-        bind(shared);
-        remember(shared);
+    unlock(&creation_word);
+    if (r == 0)
         *out = shared;
-    }
-    pyshc_registry_unlock();
-    if (r != 0) {
-        free(shared->directory);
-        free(shared->file);
-        free(shared);
-    }
+    else
+        free_unmapped(shared);
     return r;
 }
 
@@ -156,7 +233,8 @@ refresh(pyshc_shared_t *shared)
 {
     if (pyshc_shared_is_current(shared))
         return 0;
-    memset(shared->end_users, 0, sizeof shared->end_users);
+    shc_a32_store_relaxed(&shared->end_users[0], 0);
+    shc_a32_store_relaxed(&shared->end_users[1], 0);
     memset(&shared->send_lock, 0, sizeof shared->send_lock);
     memset(&shared->receive_lock, 0, sizeof shared->receive_lock);
     shc_a64_store_relaxed(&shared->reserver, 0);
@@ -189,9 +267,7 @@ attach_located(int dir_fd, const pyshc_place_t *place, const shc_seg_spec_t *spe
     }
     int r = shc_seg_attach(dir_fd, place->file, fd, info, &pyshc_self, spec, &shared->seg);
     if (r != 0) {
-        free(shared->directory);
-        free(shared->file);
-        free(shared);
+        free_unmapped(shared);
         return r;
     }
     bind(shared);
@@ -206,7 +282,9 @@ pyshc_shared_attach(const pyshc_place_t *place, const shc_seg_spec_t *spec, bool
 {
     int dir_fd, fd;
     pyshc_registry_lock();
-    int r = shc_os_dir_open(place->directory, &dir_fd);
+    int r = shc_self_refresh(&pyshc_self);
+    if (r == 0)
+        r = shc_os_dir_open(place->directory, &dir_fd);
     if (r == 0) {
         r = shc_seg_locate(dir_fd, place->file, any_owner, &fd, info);
         if (r == 0)
@@ -218,11 +296,20 @@ pyshc_shared_attach(const pyshc_place_t *place, const shc_seg_spec_t *spec, bool
     return r;
 }
 
+/* Returns how many they are now. The registry is locked. */
+static uint32_t
+change_end_users(pyshc_shared_t *shared, int end, uint32_t by)
+{
+    uint32_t users = shc_a32_load_relaxed(&shared->end_users[end]) + by;
+    shc_a32_store_relaxed(&shared->end_users[end], users);
+    return users;
+}
+
 static void
 drop_ends(pyshc_shared_t *shared, uint32_t ends)
 {
     for (int end = 0; end < 2; end++) {
-        if ((ends >> end & 1) && --shared->end_users[end] == 0)
+        if ((ends >> end & 1) && change_end_users(shared, end, UINT32_MAX) == 0)
             shc_ring_drop(&shared->ring, end);
     }
 }
@@ -267,7 +354,7 @@ pyshc_shared_add_end_user(pyshc_shared_t *shared, int end)
 {
     pyshc_registry_lock();
     shared->users++;
-    shared->end_users[end]++;
+    (void)change_end_users(shared, end, 1);
     pyshc_registry_unlock();
 }
 
@@ -285,12 +372,12 @@ pyshc_shared_take_end(pyshc_shared_t *shared, int end)
 {
     pyshc_registry_lock();
     int r = 0;
-    if (shared->end_users[end] == 0)
+    if (shc_a32_load_relaxed(&shared->end_users[end]) == 0)
         r = shc_ring_take(&shared->ring, end);
     if (r == SHC_OWNER_DIED)
         r = 0;
     if (r == 0)
-        shared->end_users[end]++;
+        (void)change_end_users(shared, end, 1);
     pyshc_registry_unlock();
     return r;
 }

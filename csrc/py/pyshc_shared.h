@@ -9,10 +9,14 @@
  *   exports  views of the memory. The mapping stays until both counts are 0: a view keeps its memory alive and
  *            nothing else.
  * Both, the ends' use counts and the registry itself change only under one process-wide lock, whose holders never
- * touch the interpreter; fork takes it, so a child finds it free.
+ * touch the interpreter and are soon done. Reserving the memory of a new segment takes long, so it is done before that
+ * lock is taken, under one of its own. fork takes both, so that a child finds them free and no half-made segment.
  *
  * In a forked child seg.epoch no longer equals the process's epoch: pyshc_shared_refresh makes the child a
- * participant of its own, with no end taken and no lock held. */
+ * participant of its own, with no end taken and no lock held.
+ *
+ * Pairs
+ *   A1 <- R1: one holder of a lock sees what the one before it did. */
 #ifndef PYSHC_SHARED_H
 #define PYSHC_SHARED_H
 
@@ -22,11 +26,11 @@
 #include "ds/shc_ring.h"
 #include "sync/shc_pace.h"
 
-/* What looks and waits at one end lately were like. Private to the process; only when it looks and how it spins depends
- * on it. */
+/* What looks and waits at one end lately were like. Private to the process, whose threads change it as they like: only
+ * when it looks and how it spins depends on it. */
 typedef struct pyshc_spin {
-    uint32_t average_ns; /* how long they took, when spinning was enough; 0: none yet */
-    uint32_t cpus;       /* that this process might run on, when last asked; 0: never asked */
+    shc_a32_t average_ns; /* how long they took, when spinning was enough; 0: none yet */
+    shc_a32_t cpus;       /* that this process might run on, when last asked; 0: never asked */
     shc_pace_t pace;
 } pyshc_spin_t;
 
@@ -36,7 +40,7 @@ typedef struct pyshc_shared {
     shc_seg_t seg;
     uint32_t users;
     uint32_t exports;
-    uint32_t end_users[2];
+    shc_a32_t end_users[2]; /* looked at without the lock, too */
     char *directory;
     char *file;
     union {
@@ -69,8 +73,13 @@ extern shc_self_t pyshc_self;
 /* Once per process, before anything else; -errno. */
 SHC_MUST_USE int pyshc_shared_setup(void);
 
+/* Not to be held while anything of Python's is done. */
 void pyshc_registry_lock(void);
 void pyshc_registry_unlock(void);
+
+/* The epoch of this process, which a forked child gets here; 0 if the system refuses. Called before functions of the
+ * core that would give it one without asking the other threads. */
+uint64_t pyshc_shared_own_epoch(void);
 
 /* Both return a segment with one user more. `bind` fills the union, *info is what its file was like. */
 SHC_MUST_USE int pyshc_shared_create(const pyshc_place_t *place, const shc_seg_spec_t *spec,

@@ -16,7 +16,8 @@ spin_budget(const pyshc_operation_t *op)
 {
     if (op->handle->spin_ns != UINT32_MAX)
         return op->handle->spin_ns;
-    uint64_t budget = 2 * (uint64_t)(op->spin->average_ns != 0 ? op->spin->average_ns : SPIN_START_NS);
+    uint32_t average = shc_a32_load_relaxed(&op->spin->average_ns);
+    uint64_t budget = 2 * (uint64_t)(average != 0 ? average : SPIN_START_NS);
     return budget < SPIN_MAX_NS ? budget : SPIN_MAX_NS;
 }
 
@@ -44,9 +45,10 @@ look_until(const shc_watch_t *watch, uint64_t end_ns)
 static void
 learn(pyshc_spin_t *spin, uint64_t waited_ns)
 {
-    int64_t old = spin->average_ns != 0 ? spin->average_ns : SPIN_START_NS;
+    uint32_t average = shc_a32_load_relaxed(&spin->average_ns);
+    int64_t old = average != 0 ? average : SPIN_START_NS;
     int64_t now = old + ((int64_t)waited_ns - old) / 8;
-    spin->average_ns = now > SPIN_FLOOR_NS ? (uint32_t)now : (uint32_t)SPIN_FLOOR_NS;
+    shc_a32_store_relaxed(&spin->average_ns, now > SPIN_FLOOR_NS ? (uint32_t)now : (uint32_t)SPIN_FLOOR_NS);
 }
 
 static bool
@@ -74,14 +76,14 @@ spin(const pyshc_operation_t *op, uint64_t deadline_ns)
     uint64_t budget = spin_budget(op);
     if (budget == 0)
         return false;
-    if (op->spin->cpus == 0)
-        op->spin->cpus = shc_os_cpus();
-    if (op->spin->cpus > 1) {
+    if (shc_a32_load_relaxed(&op->spin->cpus) == 0)
+        shc_a32_store_relaxed(&op->spin->cpus, shc_os_cpus());
+    if (shc_a32_load_relaxed(&op->spin->cpus) > 1) {
         bool seen = !shc_pace_stands_off(&op->spin->pace) && look(&op->watch, GLANCE_LOOKS);
         if (seen || spin_for(op, budget, deadline_ns))
             return true;
     }
-    op->spin->cpus = shc_os_cpus();
+    shc_a32_store_relaxed(&op->spin->cpus, shc_os_cpus());
     return false;
 }
 
@@ -93,6 +95,25 @@ sleep_once(const pyshc_operation_t *op, uint32_t prepared, uint64_t until_ns)
     Py_END_ALLOW_THREADS return r;
 }
 
+int
+pyshc_wait_state_init(pyshc_state_t *st)
+{
+    PyObject *globals = PYSHC_FREE_THREADED ? PyDict_New() : NULL;
+    if (globals != NULL)
+        st->breather = PyRun_String("lambda: None", Py_eval_input, globals, globals);
+    Py_XDECREF(globals);
+    return PYSHC_FREE_THREADED && st->breather == NULL ? -1 : 0;
+}
+
+/* Lets the interpreter do what has been put off until this thread's next step in Python. */
+static bool
+breathe(const pyshc_state_t *st)
+{
+    PyObject *done = PYSHC_FREE_THREADED ? PyObject_CallNoArgs(st->breather) : NULL;
+    Py_XDECREF(done);
+    return !PYSHC_FREE_THREADED || done != NULL;
+}
+
 /* Arms, looks again, sleeps at most until until_ns. *woken: a pass_on is owed. */
 static int
 arm_and_sleep(pyshc_operation_t *op, uint64_t until_ns, bool *woken)
@@ -101,6 +122,8 @@ arm_and_sleep(pyshc_operation_t *op, uint64_t until_ns, bool *woken)
     int r = op->attempt(op);
     if (r != op->would_block || pyshc_handle_is_closed(op->handle))
         return r;
+    if (!breathe(op->handle->st))
+        return PYSHC_RAISED;
     *woken |= sleep_once(op, prepared, until_ns) == 0;
     return PyErr_CheckSignals() < 0 ? PYSHC_RAISED : op->would_block;
 }

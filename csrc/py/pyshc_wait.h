@@ -4,7 +4,11 @@
  * to wait it leaves the word to watch. The loop glances at that word, then spins on it for a learned time that is
  * bounded by the clock (neither where only one CPU is allowed): the first microseconds attached, the rest detached;
  * then it sleeps on the event count in slices. Every return to the interpreter runs signal handlers; a closed handle
- * ends the wait; leaving after a wake passes it on. */
+ * ends the wait; leaving after a wake passes it on.
+ *
+ * In free-threaded builds an object is destroyed by the thread that made it, at its next step in Python, even if
+ * another thread drops it. So a thread that sleeps here takes such a step before each slice: among what it made may be
+ * the views that keep the ring full. */
 #ifndef PYSHC_WAIT_H
 #define PYSHC_WAIT_H
 
@@ -24,6 +28,9 @@ struct pyshc_operation {
     uint64_t gained; /* messages, or room for so many, that a successful attempt found beyond what the watch had seen */
     pyshc_spin_t *spin;
 };
+
+/* Once per interpreter: 0, or -1 with an exception set. */
+int pyshc_wait_state_init(pyshc_state_t *st);
 
 /* Slow half: says what changed. */
 void pyshc_raise_changed(pyshc_handle_t *h);

@@ -128,19 +128,36 @@ build(int fd, shc_self_t *self, const shc_seg_spec_t *spec, const shc_seg_create
     return r;
 }
 
+int
+shc_seg_prepare(int dir_fd, shc_self_t *self, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args,
+                void (*init)(shc_seg_t *seg), shc_seg_draft_t *draft)
+{
+    int r = shc_self_refresh(self);
+    if (r == 0)
+        r = shc_os_file_new(dir_fd, args->mode, &self->id, &draft->fd, draft->tmp_name);
+    if (r != 0)
+        return r;
+    r = build(draft->fd, self, spec, args, init, &draft->seg);
+    if (r != 0) {
+        shc_os_file_discard(dir_fd, draft->tmp_name);
+        shc_os_close(draft->fd);
+    }
+    return r;
+}
+
 /* A name can be freed and taken again by others between two of our steps, but not this often unless somebody plays
  * with us. */
 #define PUBLISH_ROUNDS 64
 
 /* -EEXIST while a living segment (or a stranger's file) has the name. */
 static int
-publish(int dir_fd, int fd, const char *tmp_name, const char *file, shc_self_t *self)
+take_name(const shc_seg_draft_t *draft, int dir_fd, const char *file)
 {
     for (int round = 0; round < PUBLISH_ROUNDS; round++) {
-        int r = shc_os_file_publish(dir_fd, fd, tmp_name, file);
+        int r = shc_os_file_publish(dir_fd, draft->fd, draft->tmp_name, file);
         if (r != -EEXIST)
             return r;
-        r = shc_seg_reap(dir_fd, file, self, false);
+        r = shc_seg_reap(dir_fd, file, draft->seg.self, false);
         if (r != 0 && r != -ENOENT)
             return r == SHC_GONE ? SHC_GONE : -EEXIST;
     }
@@ -148,31 +165,38 @@ publish(int dir_fd, int fd, const char *tmp_name, const char *file, shc_self_t *
 }
 
 int
+shc_seg_publish(shc_seg_draft_t *draft, int dir_fd, const char *file, shc_seg_t *out)
+{
+    int r = take_name(draft, dir_fd, file);
+    if (r != 0)
+        return r;
+    *out = draft->seg;
+    if (out->spec->grows)
+        out->fd = draft->fd;
+    else
+        shc_os_close(draft->fd);
+    return 0;
+}
+
+void
+shc_seg_discard(shc_seg_draft_t *draft, int dir_fd)
+{
+    shc_seg_unmap(&draft->seg);
+    shc_os_file_discard(dir_fd, draft->tmp_name);
+    shc_os_close(draft->fd);
+}
+
+int
 shc_seg_create(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spec_t *spec,
                const shc_seg_create_args_t *args, void (*init)(shc_seg_t *seg), shc_seg_t *out)
 {
-    char tmp_name[SHC_OS_TMP_NAME];
-    int fd;
-    shc_seg_t seg;
-    int r = shc_self_refresh(self);
-    if (r == 0)
-        r = shc_os_file_new(dir_fd, args->mode, &self->id, &fd, tmp_name);
+    shc_seg_draft_t draft;
+    int r = shc_seg_prepare(dir_fd, self, spec, args, init, &draft);
     if (r != 0)
         return r;
-    r = build(fd, self, spec, args, init, &seg);
-    if (r == 0) {
-        r = publish(dir_fd, fd, tmp_name, file, self);
-        if (r != 0)
-            shc_seg_unmap(&seg);
-    }
-    if (r == 0 && spec->grows)
-        seg.fd = fd;
-    else
-        shc_os_close(fd);
+    r = shc_seg_publish(&draft, dir_fd, file, out);
     if (r != 0)
-        shc_os_file_discard(dir_fd, tmp_name);
-    else
-        *out = seg;
+        shc_seg_discard(&draft, dir_fd);
     return r;
 }
 

@@ -125,9 +125,26 @@ bool shc_seg_is_laid_out(const shc_seg_id_t *id, const shc_seg_spec_t *spec);
 /* How large the file for these arguments will be; SHC_E_TOO_LARGE on overflow. */
 SHC_MUST_USE int shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size);
 
-/* Makes a segment under `file`. init(seg) fills the body before anybody can see it. -EEXIST: a living one has that
- * name (a dead one is removed on the way), SHC_GONE: a living process is just removing it, -EINVAL: no such number of
- * participants. */
+/* A segment that has no public name yet. */
+typedef struct shc_seg_draft {
+    shc_seg_t seg;
+    int fd;
+    char tmp_name[SHC_OS_TMP_NAME];
+} shc_seg_draft_t;
+
+/* Makes a segment that nobody can see yet, reserves its memory (which may take long) and lets init(seg) fill the body.
+ * -EINVAL: no such number of participants. A draft ends by publish or discard. */
+SHC_MUST_USE int shc_seg_prepare(int dir_fd, shc_self_t *self, const shc_seg_spec_t *spec,
+                                 const shc_seg_create_args_t *args, void (*init)(shc_seg_t *seg),
+                                 shc_seg_draft_t *draft);
+
+/* Gives it its name. -EEXIST: a living one has that name (a dead one is removed on the way), SHC_GONE: a living process
+ * is just removing it; then the draft is as it was. */
+SHC_MUST_USE int shc_seg_publish(shc_seg_draft_t *draft, int dir_fd, const char *file, shc_seg_t *out);
+
+void shc_seg_discard(shc_seg_draft_t *draft, int dir_fd);
+
+/* All of it: prepare and publish, or discard. */
 SHC_MUST_USE int shc_seg_create(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spec_t *spec,
                                 const shc_seg_create_args_t *args, void (*init)(shc_seg_t *seg), shc_seg_t *out);
 
