@@ -226,8 +226,8 @@ cached_block(const shc_arena_t *a, uint32_t class, shc_ref_t ref, uint32_t *page
     return (uint32_t)(((unit & ((UINT64_C(1) << shift) - 1)) - c->first) * c->reciprocal >> SHC_ARENA_RECIPROCAL);
 }
 
-/* Frees blocks in a row whose hint bits are in one word; returns how many. The hint bit follows the state, and between the two the
- * slab could be emptied: hence the announcement, though they are our own. */
+/* Frees blocks in a row whose hint bits are in one word; returns how many. The hint bit follows the state, and between
+ * the two the slab could be emptied: hence the announcement, though they are our own. */
 static uint32_t
 free_some(shc_arena_t *a, uint32_t class, const shc_ref_t *refs, uint32_t n)
 {

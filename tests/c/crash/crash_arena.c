@@ -23,6 +23,7 @@ typedef struct plan {
     bool bitless;    /* the first slab's hint bits are lost, and no page is free */
     bool own;        /* the victim owns it */
     bool lent;       /* the peer has lent it */
+    bool posted;     /* and a message of the peer's holds it */
     bool held;       /* the victim holds it, too */
     bool dropped;    /* the peer does not hold it any more */
     bool attached;   /* the peer has attached it */
@@ -38,6 +39,7 @@ static struct {
     shc_ref_t refs[REFS];
     uint32_t n;
     shc_ref_t ref; /* of the operation */
+    uint64_t ticket;
     uint32_t record;
 } facts;
 
@@ -178,6 +180,8 @@ setup(crash_party_t *peer, const crash_case_t *c)
         CHECK_OK(shc_arena_attach(a, facts.ref));
     else
         CHECK_OK(shc_arena_lend(a, facts.ref, &facts.record));
+    if (plan->posted)
+        CHECK_OK(shc_arena_post(a, facts.ref, &facts.ticket));
 }
 
 /* Just n blocks of 64 bytes in the magazine; what else was taken for that stays the victim's. */
@@ -263,6 +267,10 @@ settle_shared(crash_party_t *survivor, crash_party_t *peer, const plan_t *plan)
     if (!plan->lent)
         return;
     uint32_t record;
+    if (plan->posted) { /* the victim's message, or it was never received */
+        int r = shc_arena_unpost(a, facts.ref, facts.ticket);
+        SURVIVES(r == 0 || r == SHC_E_STALE);
+    }
     if (!plan->dropped) {
         SURVIVES(is_whole(a, facts.ref));
         SURVIVES_EQ(shc_arena_hold(arena_of(survivor), facts.ref, &record), 0);
@@ -416,6 +424,25 @@ act_hold(crash_party_t *victim, const crash_case_t *c)
 }
 
 static void
+act_post_and_drop(crash_party_t *victim, const crash_case_t *c)
+{
+    uint64_t ticket;
+    (void)c;
+    (void)!shc_arena_post(arena_of(victim), facts.ref, &ticket);
+    (void)!shc_arena_drop(arena_of(victim), facts.ref, held_record);
+    (void)!shc_arena_unpost(arena_of(victim), facts.ref, ticket);
+}
+
+static void
+act_collect_and_drop(crash_party_t *victim, const crash_case_t *c)
+{
+    uint32_t record;
+    (void)c;
+    if (shc_arena_collect(arena_of(victim), facts.ref, facts.ticket, &record) == 0)
+        (void)!shc_arena_drop(arena_of(victim), facts.ref, record);
+}
+
+static void
 act_drop(crash_party_t *victim, const crash_case_t *c)
 {
     (void)c;
@@ -504,6 +531,10 @@ TEST_LIMIT(loans, 600)
          .prepare = prepare_last,
          .act = act_drop,
          .check = check},
+        CASE("post, drop, take the message back", act_post_and_drop, .size = 64, .lent = true, .held = true),
+        CASE("collect a message and drop", act_collect_and_drop, .size = 64, .lent = true, .posted = true),
+        CASE("collect a message with pages and drop", act_collect_and_drop, .size = 2 * PAGE, .lent = true,
+             .posted = true),
         CASE("leave with loans", act_leave, .blocks = 4, .size = 64, .lent = true, .held = true),
     };
     crash_script_t s = script();

@@ -36,8 +36,8 @@ typedef struct worker {
 
 /* ---- blocks ---- */
 
-/* Short ones are checked byte by byte; of long ones a word in every 512 bytes, which is less than anything that could be
- * given out twice. */
+/* Short ones are checked byte by byte; of long ones a word in every 512 bytes, which is less than anything that
+ * could be given out twice. */
 static void
 fill(worker_t *w, shc_ref_t ref, uint64_t size)
 {
@@ -114,8 +114,8 @@ let_go(worker_t *w, uint32_t k)
     w->record[k] = 0;
 }
 
-/* The box names the block before it is attached, and until it is not attached any more: then a death in between leaves a
- * stale reference in it, never a block that nobody knows. */
+/* The box names the block before it is attached, and until it is not attached any more: then a death in between leaves
+ * a stale reference in it, never a block that nobody knows. */
 static void
 hand_on(worker_t *w, uint32_t k)
 {
