@@ -66,6 +66,10 @@
  * UNBACKED. Where the system cannot take memory back, the pages stay FREE.
  *
  * Usage
+ *     A kind with an arena says grows in its spec and aligns its body to the page; it keeps the geometry in its config
+ *     words, has create reserve what shc_arena_reservation says beside its own part, and calls shc_arena_init in its
+ *     init. Its sweep mends the structure's own words first and ends with shc_arena_sweep.
+ *
  *     shc_arena_open(&arena, seg, &geometry);                 after shc_seg_create / attach / rejoin
  *     r = shc_arena_allocate(&arena, n, &ref);  p = shc_arena_at(&arena, ref);   fill it
  *     r = shc_arena_attach(&arena, ref);                      ... the structure's word now refers to it
