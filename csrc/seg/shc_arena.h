@@ -54,6 +54,11 @@
  * mark; one that comes to hold either is seen in the records, or sees CLOSING and takes it back to LOANED, whereupon
  * the closer's step fails; so the last to leave frees the block, and nobody frees it under a holder. Nobody waits for
  * anybody.
+ *   A reference that travels in a message has a record as well, a POSTED one of its sender: so the sender may drop the
+ * block before the receiver knows of it. The receiver writes a record of its own, looks at the word as any holder does,
+ * and then clears the sender's by one compare-and-swap (nobody else writes to a living participant's records); as it
+ * holds the block itself, that can not be the last one. A nonce in the record keeps a second copy of a message from
+ * clearing what was posted for another one.
  *
  * Growth. When no free run is there, pages are claimed UNBACKED -> MOVING(me), their memory is reserved, and one store
  * makes a run of them. A full memory file system is -ENOSPC from allocate, never SIGBUS. The page words' own memory is
@@ -61,6 +66,10 @@
  * UNBACKED. Where the system cannot take memory back, the pages stay FREE.
  *
  * Usage
+ *     A kind with an arena says grows in its spec and aligns its body to the page; it keeps the geometry in its config
+ *     words, has create reserve what shc_arena_reservation says beside its own part, and calls shc_arena_init in its
+ *     init. Its sweep mends the structure's own words first and ends with shc_arena_sweep.
+ *
  *     shc_arena_open(&arena, seg, &geometry);                 after shc_seg_create / attach / rejoin
  *     r = shc_arena_allocate(&arena, n, &ref);  p = shc_arena_at(&arena, ref);   fill it
  *     r = shc_arena_attach(&arena, ref);                      ... the structure's word now refers to it
@@ -94,6 +103,7 @@
  *   A4 <- AR4: who sees the frontier above a page finds memory under its word.
  *   A5 <- R5: who empties a slab and finds a line cleared comes after the changes that it announced.
  *   A6 <- R6: who finds a record LEAVING or cleared comes after what its holder did with the block.
+ *   AR5: records that were posted are collected by others; of sender and receiver one gets each.
  *   AR1: page words claimed or handed over.
  *   AR2: state words of blocks likewise.
  *   AR3: hints; they carry nothing.
@@ -118,6 +128,9 @@
  *   lend, done                        a holder           sweep drops it for him
  *   hold, record written              one record more,   sweep drops it; a word of another generation is let alone
  *                                     maybe of nothing
+ *   post, record written              the message holds  sweep of the sender
+ *   collect, both records             two holders        sweep of the receiver; the sender's record stays as that of a
+ *                                                        message which was never collected
  *   drop, record LEAVING              nobody counts it   sweep drops again
  *   drop, CLOSING(dead)               the record LEAVING sweep closes as its own; meanwhile hold and drop of others
  *                                                        take the word over
@@ -185,6 +198,7 @@ typedef struct shc_arena {
     uint64_t shortages;  /* that were seen */
     uint32_t frontier;   /* that was seen */
     uint32_t scan;       /* where to look for slabs */
+    uint32_t posted;     /* numbers what was posted */
     uint32_t record;     /* where to look for a record */
     uint32_t classes;    /* in use with this page size */
     shc_arena_geometry_t g;
@@ -312,6 +326,18 @@ SHC_MUST_USE int shc_arena_hold(shc_arena_t *arena, shc_ref_t ref, uint32_t *rec
 
 /* No longer; the last one releases the block. SHC_E_STALE: the record is not of this reference. */
 SHC_MUST_USE int shc_arena_drop(shc_arena_t *arena, shc_ref_t ref, uint32_t record);
+
+/* For a message that carries the reference of a block which this process holds: the message holds it, too, until it is
+ * collected, whatever becomes of the sender's own hold. A message that is never collected holds it as long as its
+ * sender lives. *ticket travels with it. As hold. */
+SHC_MUST_USE int shc_arena_post(shc_arena_t *arena, shc_ref_t ref, uint64_t *ticket);
+
+/* By whoever got the message: from now on this process holds the block in its place. A copy of the message that comes
+ * later is a mere hold: SHC_E_STALE if nobody holds the block any more. */
+SHC_MUST_USE int shc_arena_collect(shc_arena_t *arena, shc_ref_t ref, uint64_t ticket, uint32_t *record);
+
+/* By the sender, of a message that will not be sent. SHC_E_STALE: it was collected. */
+SHC_MUST_USE int shc_arena_unpost(shc_arena_t *arena, shc_ref_t ref, uint64_t ticket);
 
 /* ---- all of it ---- */
 

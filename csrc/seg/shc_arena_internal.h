@@ -153,4 +153,7 @@ uint32_t shc_arena__records(const shc_arena_t *a, uint32_t index);
 
 bool shc_arena__is_held(const shc_arena_t *a, shc_ref_t ref);
 
+/* Held, or being let go of by somebody who may have been killed over it. */
+bool shc_arena__is_recorded(const shc_arena_t *a, shc_ref_t ref);
+
 #endif

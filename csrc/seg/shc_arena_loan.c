@@ -15,16 +15,28 @@ shc_arena__records(const shc_arena_t *a, uint32_t index)
     return n < a->g.records ? n : a->g.records;
 }
 
-bool
-shc_arena__is_held(const shc_arena_t *a, shc_ref_t ref)
+static bool
+any_record(const shc_arena_t *a, uint64_t mask, uint64_t wanted)
 {
     for (uint32_t i = 0; i < a->g.participants; i++) {
         uint32_t n = shc_arena__records(a, i);
         for (uint32_t k = 0; k < n; k++)
-            if (shc_a64_load_acquire(shc_arena__record(a, i, k)) == ref) /* A6 */
+            if ((shc_a64_load_acquire(shc_arena__record(a, i, k)) & mask) == wanted) /* A6 */
                 return true;
     }
     return false;
+}
+
+bool
+shc_arena__is_held(const shc_arena_t *a, shc_ref_t ref)
+{
+    return any_record(a, SHC_ARENA_REF_MASK | SHC_ARENA_LEAVING, ref);
+}
+
+bool
+shc_arena__is_recorded(const shc_arena_t *a, shc_ref_t ref)
+{
+    return any_record(a, SHC_ARENA_REF_MASK, ref);
 }
 
 /* ---- one record ---- */
@@ -46,26 +58,31 @@ add_record(shc_arena_t *a, uint32_t n)
     return 0;
 }
 
-/* Writes the reference into a free record. Whoever looks at all records after SC2 sees it. */
+/* A record to write to, in *record. */
 static int
-write_record(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
+find_record(shc_arena_t *a, uint32_t *record)
 {
-    uint32_t me = a->seg->index, n = shc_arena__records(a, me), k = n;
-    for (uint32_t i = 0; i < n && k == n; i++) {
+    uint32_t me = a->seg->index, n = shc_arena__records(a, me);
+    for (uint32_t i = 0; i < n; i++) {
         uint32_t at = a->record < n ? a->record : 0;
-        if (shc_a64_load_relaxed(shc_arena__record(a, me, at)) == 0)
-            k = at;
         a->record = at + 1;
+        if (shc_a64_load_relaxed(shc_arena__record(a, me, at)) != 0)
+            continue;
+        *record = at;
+        return 0;
     }
-    if (k == n) {
-        int r = add_record(a, n);
-        if (r != 0)
-            return r;
-    }
-    shc_a64_store_relaxed(shc_arena__record(a, me, k), ref);
+    int r = add_record(a, n);
+    if (r == 0)
+        *record = n;
+    return r;
+}
+
+/* Whoever looks at all records after SC2 sees it. */
+static void
+write_record(shc_arena_t *a, uint32_t record, uint64_t word)
+{
+    shc_a64_store_relaxed(shc_arena__record(a, a->seg->index, record), word);
     shc_fence_seq_cst(); /* SC2 */
-    *record = k;
-    return 0;
 }
 
 static void
@@ -133,22 +150,29 @@ shc_arena__close(shc_arena_t *a, uint32_t owner, shc_ref_t ref)
     return last;
 }
 
-int
-shc_arena_drop(shc_arena_t *a, shc_ref_t ref, uint32_t record)
+/* Lets go of what one of our records holds, if that is `word`. */
+static int
+drop_record(shc_arena_t *a, uint32_t k, uint64_t word)
 {
-    if (ref == SHC_ARENA_NOTHING || record >= shc_arena__records(a, a->seg->index))
+    shc_ref_t ref = word & SHC_ARENA_REF_MASK;
+    if (ref == SHC_ARENA_NOTHING || k >= shc_arena__records(a, a->seg->index))
         return SHC_E_STALE;
-    shc_a64_t *word = shc_arena__record(a, a->seg->index, record);
-    if (shc_a64_load_relaxed(word) != ref)
+    shc_a64_t *record = shc_arena__record(a, a->seg->index, k);
+    if (!shc_a64_cas_seq_cst(record, &word, ref | SHC_ARENA_LEAVING)) /* AR5, R6 */
         return SHC_E_STALE;
-    shc_a64_store_release(word, ref | SHC_ARENA_LEAVING); /* R6 */
     int r = 0;
     if (shc_arena__close(a, shc_arena__owner(a), ref)) {
         a->outstanding++;
         r = shc_arena_release(a, ref);
     }
-    clear_record(a, record);
+    clear_record(a, k);
     return r;
+}
+
+int
+shc_arena_drop(shc_arena_t *a, shc_ref_t ref, uint32_t record)
+{
+    return drop_record(a, record, ref);
 }
 
 /* ---- taking hold ---- */
@@ -163,9 +187,10 @@ shc_arena_lend(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
     if (r == 0 && shc_arena__load(a, &place) != mine)
         r = SHC_E_STALE;
     if (r == 0)
-        r = write_record(a, ref, &k);
+        r = find_record(a, &k);
     if (r != 0)
         return r;
+    write_record(a, k, ref);
     if (!shc_arena__change(a, &place, mine, shc_arena_state(SHC_ARENA_LOANED, 0, g))) {
         clear_record(a, k);
         return SHC_E_STALE;
@@ -192,16 +217,18 @@ join(shc_arena_t *a, const shc_arena_place_t *place, shc_ref_t ref)
     return SHC_E_CORRUPT;
 }
 
-int
-shc_arena_hold(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
+/* One more record of a block that is lent; `marks` are kept in it beside the reference. */
+static int
+hold_as(shc_arena_t *a, shc_ref_t ref, uint64_t marks, uint32_t *record)
 {
     shc_arena_place_t place;
     uint32_t k;
-    if (ref == SHC_ARENA_NOTHING || (ref & SHC_ARENA_LEAVING) != 0)
+    if (ref == SHC_ARENA_NOTHING || (ref & ~SHC_ARENA_REF_MASK) != 0)
         return SHC_E_STALE;
-    int r = write_record(a, ref, &k);
+    int r = find_record(a, &k);
     if (r != 0)
         return r;
+    write_record(a, k, ref | marks);
     r = locate_announced(a, shc_arena__owner(a), ref, &place);
     if (r == 0)
         r = join(a, &place, ref);
@@ -211,4 +238,55 @@ shc_arena_hold(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
     else
         *record = k;
     return r;
+}
+
+int
+shc_arena_hold(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
+{
+    return hold_as(a, ref, 0, record);
+}
+
+/* ---- on its way ---- */
+
+/* A ticket: {participant index | record 16 | nonce 9}. */
+#define TICKET_RECORD_SHIFT 9
+#define TICKET_INDEX_SHIFT 25
+
+static uint64_t
+posted_word(shc_ref_t ref, uint64_t nonce)
+{
+    return ref | SHC_ARENA_POSTED | (nonce & SHC_ARENA_NONCE_MASK) << 53;
+}
+
+int
+shc_arena_post(shc_arena_t *a, shc_ref_t ref, uint64_t *ticket)
+{
+    uint32_t k;
+    uint64_t nonce = ++a->posted & SHC_ARENA_NONCE_MASK;
+    int r = hold_as(a, ref, posted_word(0, nonce), &k);
+    if (r == 0)
+        *ticket = nonce | (uint64_t)k << TICKET_RECORD_SHIFT | (uint64_t)a->seg->index << TICKET_INDEX_SHIFT;
+    return r;
+}
+
+int
+shc_arena_collect(shc_arena_t *a, shc_ref_t ref, uint64_t ticket, uint32_t *record)
+{
+    uint64_t index = ticket >> TICKET_INDEX_SHIFT, k = ticket >> TICKET_RECORD_SHIFT & 0xffff;
+    int r = hold_as(a, ref, 0, record);
+    if (r != 0)
+        return r;
+    uint64_t posted = posted_word(ref, ticket);
+    if (index < a->g.participants &&
+        k < shc_arena__records(a, (uint32_t)index)) /* ours holds it: this is not the last */
+        (void)shc_a64_cas_seq_cst(shc_arena__record(a, (uint32_t)index, (uint32_t)k), &posted, 0); /* AR5 */
+    return 0;
+}
+
+int
+shc_arena_unpost(shc_arena_t *a, shc_ref_t ref, uint64_t ticket)
+{
+    if (ticket >> TICKET_INDEX_SHIFT != a->seg->index)
+        return SHC_E_STALE;
+    return drop_record(a, (uint32_t)(ticket >> TICKET_RECORD_SHIFT & 0xffff), posted_word(ref, ticket));
 }

@@ -24,8 +24,10 @@ shc_arena__free_pages(shc_arena_t *a, uint32_t page, uint32_t length, uint32_t g
 {
     store_run(a, page, SHC_ARENA_FREE, generation, length);
     shc_arena__push_hint(&a->shm->runs[shc_floor_log2(length)], page);
-    if (page < shc_a64_load_relaxed(&a->shm->low))
-        shc_a64_store_relaxed(&a->shm->low, page);
+    uint64_t low = shc_a64_load_relaxed(&a->shm->low);
+    for (uint32_t round = 0; page < low && round < SHC_ARENA_ROUNDS; round++)
+        if (shc_a64_cas_seq_cst(&a->shm->low, &low, page)) /* AR3 */
+            break;
 }
 
 /* A run of `length` that is ours keeps its first n pages; the rest is free. The new head is written while it is still
@@ -148,22 +150,29 @@ claim_window(shc_arena_t *a, uint32_t first, uint32_t n, uint32_t most, bool gro
 
 /* ---- from what is free ---- */
 
+/* Nothing is free below `page`, unless somebody has released a run since *low was looked at. */
+static void
+raise_low(shc_arena_t *a, uint64_t low, uint32_t page)
+{
+    (void)shc_a64_cas_seq_cst(&a->shm->low, &low, page); /* AR3 */
+}
+
 /* SHC_AGAIN: somebody was faster. */
 static int
 take_window(shc_arena_t *a, uint32_t from, uint32_t n, uint32_t *page)
 {
     window_t w;
-    if (!find_window(a, from, n, false, &w)) {
-        if (from == 0)
-            shc_a64_store_relaxed(&a->shm->low, w.first_free);
-        return SHC_FULL;
-    }
-    uint32_t length = claim_window(a, w.first, n, n, false);
-    if (length == 0)
+    uint64_t low = shc_a64_load_relaxed(&a->shm->low);
+    bool found = find_window(a, from, n, false, &w);
+    uint32_t length = found ? claim_window(a, w.first, n, n, false) : 0;
+    if (found && length == 0)
         return SHC_AGAIN;
+    bool takes_lowest = found && w.first_free == w.first;
+    if (from == 0 || takes_lowest)
+        raise_low(a, low, takes_lowest ? w.first + n : w.first_free);
+    if (!found)
+        return SHC_FULL;
     store_run(a, w.first, SHC_ARENA_OWNED, generation_at(a, w.first), length);
-    if (from == 0 || w.first_free == w.first)
-        shc_a64_store_relaxed(&a->shm->low, w.first_free == w.first ? w.first + n : w.first_free);
     trim(a, w.first, length, n);
     *page = w.first;
     return 0;

@@ -30,7 +30,7 @@ sweep_records(const sweep_t *s)
     uint32_t n = shc_arena__records(a, s->owner - 1);
     for (uint32_t k = 0; k < n; k++) {
         shc_a64_t *record = shc_arena__record(a, s->owner - 1, k);
-        shc_ref_t ref = shc_a64_load_relaxed(record) & ~SHC_ARENA_LEAVING;
+        shc_ref_t ref = shc_a64_load_relaxed(record) & SHC_ARENA_REF_MASK;
         if (ref == SHC_ARENA_NOTHING)
             continue;
         shc_a64_store_release(record, ref | SHC_ARENA_LEAVING); /* R6 */
@@ -226,7 +226,7 @@ is_known(const shc_arena_t *a, shc_ref_t ref, uint32_t word)
 {
     uint32_t state = shc_arena_state_of(word);
     bool lent = state == SHC_ARENA_LOANED || state == SHC_ARENA_CLOSING;
-    return !lent || shc_arena__is_held(a, ref) || shc_arena__is_held(a, ref | SHC_ARENA_LEAVING);
+    return !lent || shc_arena__is_recorded(a, ref);
 }
 
 static bool

@@ -93,7 +93,12 @@ enum {
 #define SHC_ARENA_OWNER_MASK UINT32_C(0xfff)
 #define SHC_ARENA_GENERATION_MASK UINT32_C(0x1ffff)
 #define SHC_ARENA_PLACE_MASK ((UINT64_C(1) << 36) - 1)
-#define SHC_ARENA_LEAVING (UINT64_C(1) << 63) /* of a record: its holder is letting go */
+
+/* A record: {LEAVING | POSTED | nonce 9 | reference 53}; 0: none. */
+#define SHC_ARENA_LEAVING (UINT64_C(1) << 63) /* its holder is letting go: it does not count */
+#define SHC_ARENA_POSTED (UINT64_C(1) << 62)  /* held for a message that is on its way */
+#define SHC_ARENA_NONCE_MASK UINT64_C(0x1ff)
+#define SHC_ARENA_REF_MASK ((UINT64_C(1) << 53) - 1)
 
 /* {state 3 | owner 12 | generation 17}: a block's state word, and the upper half of a page word. */
 static inline uint32_t

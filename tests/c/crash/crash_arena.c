@@ -2,8 +2,8 @@
  * sweep nothing is lost. */
 #include <string.h>
 
-#include "seg/shc_arena.h"
-#include "support/crash_impl.h"
+#include "seg/shc_arena_internal.h"
+#include "support/crash_kill.h"
 #include "support/proc.h"
 #include "support/segfix.h"
 #include "t.h"
@@ -20,8 +20,10 @@ typedef struct plan {
     uint32_t cached; /* blocks of 64 bytes that the victim has in its magazine */
     uint64_t size;   /* of the block that the operation is about */
     uint32_t joined; /* pages of a run that the peer made of single ones and released: its inner words name the peer */
+    bool bitless;    /* the first slab's hint bits are lost, and no page is free */
     bool own;        /* the victim owns it */
     bool lent;       /* the peer has lent it */
+    bool posted;     /* and a message of the peer's holds it */
     bool held;       /* the victim holds it, too */
     bool dropped;    /* the peer does not hold it any more */
     bool attached;   /* the peer has attached it */
@@ -37,6 +39,7 @@ static struct {
     shc_ref_t refs[REFS];
     uint32_t n;
     shc_ref_t ref; /* of the operation */
+    uint64_t ticket;
     uint32_t record;
 } facts;
 
@@ -146,6 +149,18 @@ make_joined(shc_arena_t *a, uint32_t n)
         CHECK_OK(shc_arena_release(a, make(a, n * PAGE)));
 }
 
+/* The first slab's free blocks lose their bits, and no page is left for another slab. */
+static void
+hide_free_blocks(shc_arena_t *a)
+{
+    while (shc_arena_allocate(a, PAGE, &facts.refs[facts.n]) == 0) {
+        fill(a, facts.refs[facts.n], PAGE);
+        facts.n++;
+    }
+    shc_arena__flush_all(a);
+    shc_a64_store_relaxed(shc_arena__bits(a, 0), 0);
+}
+
 static void
 setup(crash_party_t *peer, const crash_case_t *c)
 {
@@ -156,6 +171,8 @@ setup(crash_party_t *peer, const crash_case_t *c)
     make_some(a, plan->blocks, 64);
     make_some(a, plan->runs, PAGE);
     make_joined(a, plan->joined);
+    if (plan->bitless)
+        hide_free_blocks(a);
     if (!plan->lent && !plan->attached)
         return;
     facts.ref = make(a, plan->size);
@@ -163,6 +180,20 @@ setup(crash_party_t *peer, const crash_case_t *c)
         CHECK_OK(shc_arena_attach(a, facts.ref));
     else
         CHECK_OK(shc_arena_lend(a, facts.ref, &facts.record));
+    if (plan->posted)
+        CHECK_OK(shc_arena_post(a, facts.ref, &facts.ticket));
+}
+
+/* Just n blocks of 64 bytes in the magazine; what else was taken for that stays the victim's. */
+static void
+fill_magazine(shc_arena_t *a, uint32_t n)
+{
+    shc_ref_t refs[2 * SHC_ARENA_DEPTH_SMALL];
+    uint32_t class = shc_arena_class_of(64), taken = 0;
+    while (n > 0 && (taken < n || a->count[class] != 0))
+        refs[taken++] = make(a, 64);
+    while (a->count[class] < n)
+        CHECK_OK(shc_arena_release(a, refs[--taken]));
 }
 
 static void
@@ -174,11 +205,7 @@ prepare(crash_party_t *victim, const crash_case_t *c)
     victim->seg.dev = facts.seg.dev;
     victim->seg.ino = facts.seg.ino;
     *own_ref = plan->own ? make(a, plan->size) : SHC_ARENA_NOTHING;
-    shc_ref_t refs[REFS];
-    for (uint32_t i = 0; i < plan->cached; i++)
-        refs[i] = make(a, 64);
-    for (uint32_t i = 0; i < plan->cached; i++)
-        CHECK_OK(shc_arena_release(a, refs[i]));
+    fill_magazine(a, plan->cached);
     if (plan->held)
         CHECK_OK(shc_arena_hold(a, facts.ref, &held_record));
 }
@@ -240,6 +267,10 @@ settle_shared(crash_party_t *survivor, crash_party_t *peer, const plan_t *plan)
     if (!plan->lent)
         return;
     uint32_t record;
+    if (plan->posted) { /* the victim's message, or it was never received */
+        int r = shc_arena_unpost(a, facts.ref, facts.ticket);
+        SURVIVES(r == 0 || r == SHC_E_STALE);
+    }
     if (!plan->dropped) {
         SURVIVES(is_whole(a, facts.ref));
         SURVIVES_EQ(shc_arena_hold(arena_of(survivor), facts.ref, &record), 0);
@@ -393,6 +424,25 @@ act_hold(crash_party_t *victim, const crash_case_t *c)
 }
 
 static void
+act_post_and_drop(crash_party_t *victim, const crash_case_t *c)
+{
+    uint64_t ticket;
+    (void)c;
+    (void)!shc_arena_post(arena_of(victim), facts.ref, &ticket);
+    (void)!shc_arena_drop(arena_of(victim), facts.ref, held_record);
+    (void)!shc_arena_unpost(arena_of(victim), facts.ref, ticket);
+}
+
+static void
+act_collect_and_drop(crash_party_t *victim, const crash_case_t *c)
+{
+    uint32_t record;
+    (void)c;
+    if (shc_arena_collect(arena_of(victim), facts.ref, facts.ticket, &record) == 0)
+        (void)!shc_arena_drop(arena_of(victim), facts.ref, record);
+}
+
+static void
 act_drop(crash_party_t *victim, const crash_case_t *c)
 {
     (void)c;
@@ -425,6 +475,7 @@ TEST_LIMIT(small_blocks, 600)
         CASE("allocate from the magazine", act_allocate, .blocks = 4, .cached = 3, .size = 64),
         CASE("allocate, refill by hint bits", act_allocate, .blocks = 9, .size = 64),
         CASE("allocate, a new slab", act_allocate, .blocks = 2, .size = 1024),
+        CASE("allocate what lost its hint bit", act_allocate, .blocks = 9, .bitless = true, .size = 64),
         CASE("release to the magazine", act_release, .blocks = 4, .size = 64, .own = true),
         CASE("release to a full magazine", act_release, .blocks = 4, .cached = 14, .size = 64, .own = true),
         CASE("attach, take, release", act_attach_and_take, .blocks = 4, .size = 64, .own = true),
@@ -448,10 +499,11 @@ TEST_LIMIT(pages, 600)
         CASE("attach, take, release", act_attach_and_take, .size = 2 * PAGE, .own = true),
         CASE("take what somebody attached", act_take, .size = 2 * PAGE, .attached = true),
         CASE("retire what somebody attached", act_retire, .size = 2 * PAGE, .attached = true),
-        CASE("clean up: empty a slab, give runs back", act_cleanup, .runs = 5, .cached = 3),
+        CASE("clean up: empty a slab, give runs back", act_cleanup, .runs = 5, .cached = 7),
+        CASE("ask for more than there is in one piece", act_allocate, .runs = 10, .cached = 7, .size = 4 * PAGE),
         CASE("clean up a run that was joined", act_give_all_back, .blocks = 1, .runs = 1, .joined = 3),
         CASE("allocate pieces of a run that was joined", act_allocate, .runs = 1, .joined = 4, .size = 2 * PAGE),
-        CASE("clean up beside slabs in use", act_cleanup, .blocks = 3, .runs = 3, .cached = 3),
+        CASE("clean up beside slabs in use", act_cleanup, .blocks = 3, .runs = 3, .cached = 7),
         CASE("leave", act_leave, .blocks = 4, .cached = 5, .size = 2 * PAGE, .own = true),
     };
     crash_script_t s = script();
@@ -479,6 +531,10 @@ TEST_LIMIT(loans, 600)
          .prepare = prepare_last,
          .act = act_drop,
          .check = check},
+        CASE("post, drop, take the message back", act_post_and_drop, .size = 64, .lent = true, .held = true),
+        CASE("collect a message and drop", act_collect_and_drop, .size = 64, .lent = true, .posted = true),
+        CASE("collect a message with pages and drop", act_collect_and_drop, .size = 2 * PAGE, .lent = true,
+             .posted = true),
         CASE("leave with loans", act_leave, .blocks = 4, .size = 64, .lent = true, .held = true),
     };
     crash_script_t s = script();
@@ -533,4 +589,69 @@ TEST_LIMIT(sweeps, 600)
     };
     crash_script_t s = script();
     crash_run(&s, cases, SHC_ARRAY_SIZE(cases));
+}
+
+/* ---- stopped, not killed ---- */
+
+/* Half of what anybody does, with a block of each sort. */
+static void
+do_everything(crash_party_t *party)
+{
+    static const uint64_t sizes[] = {64, 1024, 200, PAGE, 2 * PAGE};
+    shc_ref_t made[SHC_ARRAY_SIZE(sizes)];
+    shc_arena_t *a = arena_of(party);
+    uint32_t record;
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(sizes); i++) {
+        int r = shc_arena_allocate(a, sizes[i], &made[i]);
+        CHECK(r == 0 || r == SHC_FULL);
+        if (r != 0)
+            made[i] = SHC_ARENA_NOTHING;
+        else
+            fill(a, made[i], sizes[i]);
+    }
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(sizes); i++) {
+        if (made[i] == SHC_ARENA_NOTHING)
+            continue;
+        CHECK(is_whole(a, made[i]));
+        if (i % 2 == 0) {
+            CHECK_OK(shc_arena_lend(a, made[i], &record));
+            CHECK_OK(shc_arena_drop(a, made[i], record));
+        } else {
+            CHECK_OK(shc_arena_release(a, made[i]));
+        }
+    }
+    (void)shc_arena_cleanup(a, UINT64_MAX);
+}
+
+static void
+do_everything_twice(crash_party_t *victim)
+{
+    do_everything(victim);
+    do_everything(victim);
+}
+
+static void
+go_on_beside(crash_party_t *party)
+{
+    do_everything(party);
+    CHECK_EQ(shc_seg_reap_participants(&party->seg), 0);
+}
+
+static void
+all_is_whole(crash_party_t *party)
+{
+    CHECK_OK(shc_arena_check(arena_of(party)));
+    do_everything(party);
+}
+
+TEST_LIMIT(a_stopped_process_is_in_nobodys_way, 120)
+{
+    static const stop_case_t cases[] = {
+        {.name = "stopped while it does everything",
+         .act = do_everything_twice,
+         .meanwhile = go_on_beside,
+         .after = all_is_whole},
+    };
+    crash_script_t s = script();
+    crash_stop(&s, cases, SHC_ARRAY_SIZE(cases));
 }

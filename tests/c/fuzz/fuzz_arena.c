@@ -24,6 +24,7 @@ static struct {
     uint8_t *pristine;
     shc_arena_geometry_t geometry;
     party_t parties[PARTIES];
+    uint64_t ticket; /* of the last message */
 } all;
 
 static int
@@ -109,7 +110,7 @@ operate(party_t *p, unsigned op, uint64_t argument)
     shc_arena_stats_t stats;
     shc_ref_t *held = &p->held[argument % HELD];
     uint32_t *record = &p->record[argument % HELD];
-    switch (op % 16) {
+    switch (op % 18) {
     case 0:
     case 1:
     case 2:
@@ -152,6 +153,15 @@ operate(party_t *p, unsigned op, uint64_t argument)
         (void)!shc_arena_check(a);
         (void)shc_arena_names(a, (uint32_t)(argument % 4));
         break;
+    case 15:
+        (void)!shc_arena_post(a, *held, &all.ticket);
+        break;
+    case 16:
+        if (argument & 0x100)
+            (void)!shc_arena_collect(a, *held, argument & 0x200 ? argument : all.ticket, record);
+        else
+            (void)!shc_arena_unpost(a, *held, all.ticket);
+        break;
     default: /* a reference that somebody else made up */
         *held = argument & 1 ? argument : all.geometry.data / 16 + (argument >> 4) % (PAGES * 256);
         break;
@@ -172,7 +182,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (op >= 208)
             fuzz_mutate(&in, all.image.base + all.geometry.at, all.geometry.end - all.geometry.at);
         else
-            operate(&all.parties[op / 16 % PARTIES], op, fuzz_take(&in, 4));
+            operate(&all.parties[op / 18 % PARTIES], op, fuzz_take(&in, 4));
     }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* The allocator, explored: the words of pages, blocks and records under two or three processes that may die at any
- * point, and one that sweeps. */
+/* The allocator, explored: the words of pages, blocks and records under two or three processes that may die at
+ * any point, and one that sweeps. */
 #define FAKE_FILE_BYTES 49152u
 #include "seg/shc_arena_internal.h"
 #include "support/fake_os.c"
@@ -28,6 +28,7 @@ static struct {
     uint32_t owner[PAGES][4]; /* thread + 1 that was given the block (or, as [0], the page) */
     shc_ref_t ref;            /* of the block that is lent */
     uint32_t record[MODEL_THREADS];
+    uint64_t ticket;
     bool letting_go; /* the first holder has begun to */
 } plan;
 
@@ -184,6 +185,45 @@ other_holder(void)
     MODEL_CHECK(shc_arena_drop(mine(), plan.ref, record) == 0);
 }
 
+/* Has posted the block in a message, and lets go. */
+static void
+sender(void)
+{
+    first_holder();
+}
+
+static void
+receiver(void)
+{
+    uint32_t record, word;
+    int r = shc_arena_collect(mine(), plan.ref, plan.ticket, &record);
+    MODEL_CHECK(r == 0 || (r == SHC_E_STALE && model_deaths() > 0));
+    if (r != 0)
+        return;
+    MODEL_CHECK(shc_arena_look(mine(), plan.ref, &word) == 0);
+    MODEL_CHECK(shc_arena_state_of(word) == SHC_ARENA_LOANED || shc_arena_state_of(word) == SHC_ARENA_CLOSING);
+    MODEL_CHECK(shc_arena_drop(mine(), plan.ref, record) == 0);
+}
+
+static void
+sender_who_changes_its_mind(void)
+{
+    int r = shc_arena_unpost(mine(), plan.ref, plan.ticket);
+    MODEL_CHECK(r == 0 || r == SHC_E_STALE);
+    first_holder();
+}
+
+/* Or comes too late. */
+static void
+hasty_receiver(void)
+{
+    uint32_t record;
+    int r = shc_arena_collect(mine(), plan.ref, plan.ticket, &record);
+    MODEL_CHECK(r == 0 || r == SHC_E_STALE);
+    if (r == 0)
+        MODEL_CHECK(shc_arena_drop(mine(), plan.ref, record) == 0);
+}
+
 /* Looks for other holders first, and closes then. */
 static void
 holder_that_looks_too_early(void)
@@ -287,7 +327,7 @@ restore(void (*make)(void))
     model_share(image + geometry.at, 8); /* frontier */
     for (uint32_t i = 0; i < 3; i++) {
         model_share(image + geometry.parties + i * sizeof(shc_arena_party_shm_t), 8);
-        model_share(image + geometry.record_table + i * geometry.record_stride, 8);
+        model_share(image + geometry.record_table + i * geometry.record_stride, 16);
     }
     model_share(image + geometry.data, 20); /* hint bits and states of the first slab */
 }
@@ -328,6 +368,13 @@ make_loan(void)
 }
 
 static void
+make_message(void)
+{
+    make_loan();
+    CHECK_OK(shc_arena_post(&plan.parties[0].arena, plan.ref, &plan.ticket));
+}
+
+static void
 make_loan_of_pages(void)
 {
     make_pages();
@@ -358,6 +405,12 @@ static void
 reset_loan(void)
 {
     restore(make_loan);
+}
+
+static void
+reset_message(void)
+{
+    restore(make_message);
 }
 
 static void
@@ -440,6 +493,16 @@ TEST_LIMIT(the_last_holder_frees_a_block, 240)
         MODEL("one of two dies, one reaps", reset_loan, first_holder, other_holder, reap, 3, 2, 1),
         MODEL("both die, one reaps", reset_loan, first_holder, other_holder, reap, 3, 2, 2),
         MODEL("one of two with pages dies", reset_loan_of_pages, first_holder, other_holder, reap, 3, 3, 1),
+    };
+    run_all(models, SHC_ARRAY_SIZE(models));
+}
+
+TEST_LIMIT(a_message_holds_its_block, 240)
+{
+    const model_t models[] = {
+        MODEL("the sender lets go, the receiver collects", reset_message, sender, receiver, NULL, 2, 4, 0),
+        MODEL("the sender changes its mind", reset_message, sender_who_changes_its_mind, hasty_receiver, NULL, 2, 4, 0),
+        MODEL("one of them dies, one reaps", reset_message, sender_who_changes_its_mind, hasty_receiver, reap, 3, 2, 1),
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }

@@ -36,8 +36,8 @@ typedef struct worker {
 
 /* ---- blocks ---- */
 
-/* Short ones are checked byte by byte; of long ones a word in every 512 bytes, which is less than anything that could
- * be given out twice. */
+/* Short ones are checked byte by byte; of long ones a word in every 512 bytes, which is less than anything that
+ * could be given out twice. */
 static void
 fill(worker_t *w, shc_ref_t ref, uint64_t size)
 {

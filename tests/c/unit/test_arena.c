@@ -1076,6 +1076,67 @@ TEST(a_block_that_a_dead_process_was_closing_is_held_or_freed)
     tear_down();
 }
 
+TEST(a_message_holds_a_block_until_it_is_collected)
+{
+    other_t other;
+    uint64_t ticket, copy;
+    uint32_t a, b;
+    set_up();
+    join_other(&other);
+    for (int large = 0; large < 2; large++) {
+        shc_ref_t ref = allocate(large ? 70000 : 70);
+        CHECK_EQ(shc_arena_post(&arena, ref, &ticket), SHC_E_STALE); /* not lent */
+        CHECK_OK(shc_arena_lend(&arena, ref, &a));
+        CHECK_OK(shc_arena_post(&arena, ref, &ticket));
+        CHECK_OK(shc_arena_drop(&arena, ref, a)); /* before anybody has received it */
+        CHECK_EQ(state_of(ref), SHC_ARENA_LOANED);
+        CHECK_OK(shc_arena_check(&arena));
+        CHECK_OK(shc_arena_collect(&other.arena, ref, ticket, &b));
+        CHECK_EQ(stats().records, 1);
+        CHECK_EQ(shc_arena_unpost(&arena, ref, ticket), SHC_E_STALE);
+        CHECK_OK(shc_arena_collect(&arena, ref, ticket, &a)); /* a copy of the message: one more holder */
+        CHECK_EQ(stats().records, 2);
+        CHECK_OK(shc_arena_post(&other.arena, ref, &copy)); /* and one for another message: not the old one's */
+        CHECK_OK(shc_arena_drop(&arena, ref, a));
+        CHECK_OK(shc_arena_drop(&other.arena, ref, b));
+        CHECK_OK(shc_arena_collect(&arena, ref, ticket, &a));
+        CHECK_EQ(stats().records, 2);
+        CHECK_OK(shc_arena_drop(&arena, ref, a));
+        CHECK_EQ(shc_arena_unpost(&arena, ref, copy), SHC_E_STALE); /* not its own */
+        CHECK_OK(shc_arena_unpost(&other.arena, ref, copy));
+        CHECK_EQ(shc_arena_unpost(&other.arena, ref, copy), SHC_E_STALE);
+        CHECK_EQ(shc_arena_collect(&arena, ref, copy, &a), SHC_E_STALE); /* nobody holds it any more */
+        CHECK_EQ(shc_arena_collect(&arena, ref, UINT64_MAX, &a), SHC_E_STALE);
+        CHECK_EQ(stats().records, 0);
+        CHECK_EQ(stats().bytes_used, 0);
+    }
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(a_message_of_a_dead_sender_holds_nothing)
+{
+    other_t other;
+    uint64_t ticket;
+    uint32_t record;
+    shc_ref_t ref, got;
+    set_up();
+    join_other(&other);
+    CHECK_OK(shc_arena_allocate(&other.arena, 70, &ref));
+    CHECK_OK(shc_arena_lend(&other.arena, ref, &record));
+    CHECK_OK(shc_arena_post(&other.arena, ref, &ticket));
+    CHECK_OK(shc_arena_allocate(&other.arena, 70, &got));
+    CHECK_OK(shc_arena_lend(&other.arena, got, &record));
+    CHECK_OK(shc_arena_post(&other.arena, got, &ticket));
+    CHECK_OK(shc_arena_collect(&arena, got, ticket, &record));
+    kill_other(&other);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    CHECK_EQ(shc_arena_hold(&arena, ref, &record), SHC_E_STALE);
+    CHECK_EQ(state_of(got), SHC_ARENA_LOANED);
+    CHECK_EQ(stats().records, 1);
+    tear_down();
+}
+
 TEST(records_run_out_and_come_back)
 {
     static uint32_t records[1000];
