@@ -41,6 +41,15 @@ pyshc_ring_enter(pyshc_handle_t *h, int end)
     return pyshc_ring_enter_slow(h, end);
 }
 
+/* For a call that neither waits nor runs Python code: with an interpreter lock nobody closes the handle or forks
+ * meanwhile, so it needs no pin. False: the call goes the usual way, which finds out why. */
+static SHC_ALWAYS_INLINE bool
+pyshc_ring_enter_quickly(pyshc_handle_t *h, int end)
+{
+    return SHC_LIKELY(shc_a64_load_relaxed(&h->taken[end]) == shc_self_epoch(&pyshc_self)) &&
+           SHC_LIKELY(!pyshc_mark_load(&h->closed)) && pyshc_mutex_try(pyshc_ring_mutex(h->shared, end));
+}
+
 /* Ends the use of an end; does what releases of views by this thread had to put off. True: notify `space`. */
 static SHC_ALWAYS_INLINE void
 pyshc_ring_leave_send(pyshc_shared_t *shared)

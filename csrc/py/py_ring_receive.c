@@ -180,17 +180,40 @@ receive_one(pyshc_handle_t *h, uint64_t deadline_ns, PyObject **result)
     return r;
 }
 
-PyObject *
-pyshc_ring_receive(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+/* A plain value that is known to be there. NULL, without an exception: nothing has happened, whatever the reason. */
+static SHC_ALWAYS_INLINE PyObject *
+receive_quickly(pyshc_handle_t *h)
+{
+    shc_ring_message_t msg;
+    PyObject *result = NULL;
+    if (!pyshc_ring_enter_quickly(h, SHC_RING_CONSUMER))
+        return NULL;
+    pyshc_shared_t *shared = h->shared;
+    shc_ring_t *ring = &shared->ring;
+    bool there = SHC_LIKELY(!shc_ring_must_look(ring)) && SHC_LIKELY(shc_ring_front(ring, &msg) == 0);
+    if (there && msg.tag != SHC_WIRE_VALUE) /* which may have to run the collector */
+        result = pyshc_fast_read(h->st, &h->codec, msg.tag, msg.payload, msg.length);
+    if (SHC_LIKELY(result != NULL)) {
+        shc_ring_consume(ring, &msg);
+        shc_ring_give_back(ring);
+        pyshc_ring_leave_receive(shared);
+        shc_event_notify_one(&ring->shm->space);
+        return result;
+    }
+    pyshc_ring_leave_receive(shared);
+    PyErr_Clear(); /* no memory: the usual way will find that out, too */
+    return NULL;
+}
+
+static SHC_NOINLINE PyObject *
+receive_parsed(pyshc_handle_t *h, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"timeout", "copy"};
-    pyshc_handle_t *h = (pyshc_handle_t *)self;
-    uint64_t deadline_ns = SHC_NEVER;
+    uint64_t deadline_ns;
     bool copy = true;
     PyObject *values[2], *result = NULL;
-    if ((nargs != 0 || kwnames != NULL) &&
-        (!pyshc_parse("receive", args, nargs, kwnames, names, 2, 2, 0, values) ||
-         !pyshc_parse_timeout(values[0], &deadline_ns) || !pyshc_parse_flag(values[1], &copy)))
+    if (!pyshc_parse("receive", args, nargs, kwnames, names, 2, 2, 0, values) ||
+        !pyshc_parse_timeout(values[0], &deadline_ns) || !pyshc_parse_flag(values[1], &copy))
         return NULL;
     if (!pyshc_handle_pin(h))
         return NULL;
@@ -200,6 +223,14 @@ pyshc_ring_receive(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyOb
         result = pyshc_ring_raise(h, r);
     pyshc_handle_unpin(h);
     return result;
+}
+
+PyObject *
+pyshc_ring_receive(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    PyObject *result = SHC_LIKELY(nargs == 0 && kwnames == NULL) ? receive_quickly(h) : NULL;
+    return SHC_LIKELY(result != NULL) ? result : receive_parsed(h, args, nargs, kwnames);
 }
 
 static PyObject *
@@ -215,12 +246,15 @@ pyshc_ring_try_receive(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
 {
     static const char *const names[] = {"default"};
     pyshc_handle_t *h = (pyshc_handle_t *)self;
-    PyObject *fallback = Py_None, *values[1], *result = NULL;
+    PyObject *fallback = Py_None, *values[1], *result;
     if (nargs != 0 || kwnames != NULL) {
         if (!pyshc_parse("try_receive", args, nargs, kwnames, names, 1, 1, 0, values))
             return NULL;
         fallback = values[0];
     }
+    result = receive_quickly(h);
+    if (SHC_LIKELY(result != NULL))
+        return result;
     if (!pyshc_handle_pin(h))
         return NULL;
     int r = receive_one(h, 0, &result);
@@ -252,7 +286,9 @@ PyObject *
 pyshc_ring_next(PyObject *self)
 {
     pyshc_handle_t *h = (pyshc_handle_t *)self;
-    PyObject *result = NULL;
+    PyObject *result = receive_quickly(h);
+    if (SHC_LIKELY(result != NULL))
+        return result;
     if (!pyshc_handle_pin(h))
         return NULL;
     int r = receive_one(h, SHC_NEVER, &result);

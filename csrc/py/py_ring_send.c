@@ -41,19 +41,32 @@ stage_fast(pyshc_handle_t *h, PyObject *obj)
     return stage_plain(ring, obj, length, tag);
 }
 
+/* The end is entered, and left. */
 static SHC_ALWAYS_INLINE int
+send_entered(pyshc_handle_t *h, PyObject *obj)
+{
+    pyshc_shared_t *shared = h->shared;
+    int r = SHC_UNLIKELY(shc_a64_load_relaxed(&shared->reserver) != 0) ? SHC_AGAIN : stage_fast(h, obj);
+    if (SHC_LIKELY(r == 0))
+        shc_ring_publish(&shared->ring);
+    pyshc_ring_leave_send(shared);
+    if (SHC_LIKELY(r == 0))
+        shc_event_notify_one(&shared->ring.shm->items);
+    return r;
+}
+
+static SHC_NOINLINE int
 send_fast(pyshc_handle_t *h, PyObject *obj)
 {
     int r = pyshc_ring_enter(h, SHC_RING_PRODUCER);
-    if (SHC_UNLIKELY(r != 0))
-        return r;
-    r = SHC_UNLIKELY(shc_a64_load_relaxed(&h->shared->reserver) != 0) ? SHC_AGAIN : stage_fast(h, obj);
-    if (SHC_LIKELY(r == 0))
-        shc_ring_publish(&h->shared->ring);
-    pyshc_ring_leave_send(h->shared);
-    if (SHC_LIKELY(r == 0))
-        shc_event_notify_one(&h->shared->ring.shm->items);
-    return r;
+    return SHC_UNLIKELY(r != 0) ? r : send_entered(h, obj);
+}
+
+/* False: nothing has happened, whatever the reason. */
+static SHC_ALWAYS_INLINE bool
+send_quickly(pyshc_handle_t *h, PyObject *obj)
+{
+    return pyshc_ring_enter_quickly(h, SHC_RING_PRODUCER) && SHC_LIKELY(send_entered(h, obj) == 0);
 }
 
 /* ---- everything else ---- */
@@ -207,6 +220,8 @@ PyObject *
 pyshc_ring_try_send(PyObject *self, PyObject *obj)
 {
     pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (SHC_LIKELY(send_quickly(h, obj)))
+        Py_RETURN_TRUE;
     if (!pyshc_handle_pin(h))
         return NULL;
     int r = send_one(h, obj, 0);
@@ -219,17 +234,14 @@ pyshc_ring_try_send(PyObject *self, PyObject *obj)
     return result;
 }
 
-PyObject *
-pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static SHC_NOINLINE PyObject *
+send_parsed(pyshc_handle_t *h, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"obj", "timeout"};
-    pyshc_handle_t *h = (pyshc_handle_t *)self;
     PyObject *values[2];
-    uint64_t deadline_ns = SHC_NEVER;
-    if (SHC_LIKELY(nargs == 1 && kwnames == NULL))
-        values[0] = args[0];
-    else if (!pyshc_parse("send", args, nargs, kwnames, names, 2, 2, 1, values) ||
-             !pyshc_parse_timeout(values[1], &deadline_ns))
+    uint64_t deadline_ns;
+    if (!pyshc_parse("send", args, nargs, kwnames, names, 2, 2, 1, values) ||
+        !pyshc_parse_timeout(values[1], &deadline_ns))
         return NULL;
     if (!pyshc_handle_pin(h))
         return NULL;
@@ -237,6 +249,15 @@ pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     PyObject *result = SHC_LIKELY(r == 0) ? Py_NewRef(Py_None) : pyshc_ring_raise(h, r);
     pyshc_handle_unpin(h);
     return result;
+}
+
+PyObject *
+pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    if (SHC_LIKELY(nargs == 1 && kwnames == NULL) && SHC_LIKELY(send_quickly(h, args[0])))
+        Py_RETURN_NONE;
+    return send_parsed(h, args, nargs, kwnames);
 }
 
 /* ---- batches ----

@@ -40,6 +40,16 @@ pyshc_mutex_lock(pyshc_mutex_t *mutex)
     return true;
 }
 
+/* For who has another way to go on. In free-threaded builds it always has to. */
+static SHC_ALWAYS_INLINE bool
+pyshc_mutex_try(pyshc_mutex_t *mutex)
+{
+    if (PYSHC_FREE_THREADED || SHC_UNLIKELY(shc_a64_load_relaxed(&mutex->owner) != 0))
+        return false;
+    shc_a64_store_relaxed(&mutex->owner, shc_thread_pointer());
+    return true;
+}
+
 static SHC_ALWAYS_INLINE void
 pyshc_mutex_unlock(pyshc_mutex_t *mutex)
 {

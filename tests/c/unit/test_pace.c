@@ -102,9 +102,18 @@ TEST(standing_off_lasts_until_two_microseconds_after_the_last_look_began)
     CHECK_GE(shc_a64_load_relaxed(&pace.looked_ns), first + STAND_OFF);
 }
 
+TEST(a_trial_stands_off_from_now_on)
+{
+    (void)looks_until_a_trial(1);
+    uint64_t begun = shc_os_now_ns();
+    shc_pace_before_look(&pace, SHC_NEVER);
+    CHECK_GE(shc_a64_load_relaxed(&pace.looked_ns), begun + STAND_OFF);
+}
+
 TEST(standing_off_ends_at_the_deadline)
 {
     (void)looks_until_a_trial(1);
+    look(1, 70);
     uint64_t far_off = shc_os_now_ns() + UINT64_C(3600) * 1000 * 1000 * US;
     shc_a64_store_relaxed(&pace.looked_ns, far_off);
     shc_pace_before_look(&pace, 1); /* returns, or the watchdog ends this */
