@@ -101,7 +101,7 @@ shc_arena_open(shc_arena_t *a, shc_seg_t *seg, const shc_arena_geometry_t *g)
     a->parties = shc_seg_at(seg, g->parties);
     a->words = shc_seg_at(seg, g->words);
     a->g = *g;
-    a->small_max = (UINT64_C(1) << g->page_shift) / 4;
+    a->small_max = (UINT64_C(1) << g->page_shift) / 16 * 7;
     a->classes = shc_arena_class_of(a->small_max) + 1;
     for (uint32_t c = 0; c < a->classes; c++)
         a->class[c] = lay_out_class(c, g->page_shift);

@@ -1,4 +1,4 @@
-/* Memory inside a segment: blocks from 16 bytes to a quarter of a page from slabs, larger ones as runs of whole pages.
+/* Memory inside a segment: blocks from 16 bytes to almost half a page from slabs, larger ones as runs of whole pages.
  *
  * Overview. The arena is a range of the segment's file, as long as it may ever get, mapped once by everybody. Pages
  * are UNBACKED (a hole of the file) until somebody reserves memory for them, and become so again when they are given
@@ -85,7 +85,7 @@
  *       wanting though there is room in sum.
  *   (c) What a participant owned when it died is free after the sweep of its slot, or part of the structure.
  *   (d) Classes that are multiples of 64 bytes are aligned to 64, runs to pages, all to 16. At most 20 % of a block
- *       from 80 bytes up to a quarter of a page is unused, less than a page of a run.
+ *       from 80 bytes up to 7/16 of a page is unused, less than a page of a run.
  *   (e) Nothing read from the segment is used before it is bounded by private geometry; every loop ends. Neither helps
  *       against a process that makes holes of memory in use or truncates the file: that is SIGBUS, as for any mapping.
  *   (f) A handle is used by one thread at a time: the caller's lock. It takes less than 4 KiB. A forked child opens it

@@ -25,8 +25,8 @@
 #include "atomic/shc_atomic.h"
 #include "base/shc_layout.h"
 
-#define SHC_ARENA_CLASSES 36u
-#define SHC_ARENA_SMALL_MAX 16384u
+#define SHC_ARENA_CLASSES 39u
+#define SHC_ARENA_SMALL_MAX 28672u /* two in a page of 64 KiB, beside their words */
 #define SHC_ARENA_BUCKETS 24u
 #define SHC_ARENA_UNIT 16u
 #define SHC_ARENA_PAGE_SHIFT_MIN 12u
@@ -42,7 +42,7 @@ typedef struct shc_arena_shm {
     uint8_t pad0[104];
     shc_a64_t runs[SHC_ARENA_BUCKETS];
     shc_a64_t slabs[SHC_ARENA_CLASSES];
-    uint8_t pad1[32];
+    uint8_t pad1[8];
 } shc_arena_shm_t;
 
 #define SHC_ARENA_LAYOUT(ROW, T)                                                                                       \
@@ -52,8 +52,8 @@ typedef struct shc_arena_shm {
     ROW(T, pad0, 24, 104, "nobody", "zero")                                                                            \
     ROW(T, runs, 128, 192, "anybody",                                                                                  \
         "hints per power of two of pages: the two free runs freed last; page + 1 in bits 0-24 and 25-49")              \
-    ROW(T, slabs, 320, 288, "anybody", "hints per size class: two slabs with free blocks, in the same form")           \
-    ROW(T, pad1, 608, 32, "nobody", "zero")
+    ROW(T, slabs, 320, 312, "anybody", "hints per size class: two slabs with free blocks, in the same form")           \
+    ROW(T, pad1, 632, 8, "nobody", "zero")
 
 SHC_ARENA_LAYOUT(SHC_LAYOUT_ASSERT, shc_arena_shm_t)
 _Static_assert(sizeof(shc_arena_shm_t) == 640, "parties follow the head on lines of their own");
@@ -62,14 +62,14 @@ typedef struct shc_arena_party_shm {
     shc_a64_t page;
     shc_a32_t records;
     shc_a8_t cached[SHC_ARENA_CLASSES];
-    uint8_t spare[16];
+    uint8_t spare[13];
 } shc_arena_party_shm_t;
 
 #define SHC_ARENA_PARTY_LAYOUT(ROW, T)                                                                                 \
     ROW(T, page, 0, 8, "owner, who sweeps it", "page + 1 in whose slab it is changing words that are not its own; 0")  \
     ROW(T, records, 8, 4, "owner", "records that have memory and may be in use")                                       \
-    ROW(T, cached, 12, 36, "owner", "hint: blocks in its magazine, per size class")                                    \
-    ROW(T, spare, 48, 16, "nobody", "zero")
+    ROW(T, cached, 12, 39, "owner", "hint: blocks in its magazine, per size class")                                    \
+    ROW(T, spare, 51, 13, "nobody", "zero")
 
 SHC_ARENA_PARTY_LAYOUT(SHC_LAYOUT_ASSERT, shc_arena_party_shm_t)
 _Static_assert(sizeof(shc_arena_party_shm_t) == 64, "each participant writes a line of its own");

@@ -155,7 +155,7 @@ take_over(worker_t *w, uint32_t k)
         return;
     if (shc_arena_take(&w->arena, ref) == 0) {
         w->held[k] = ref;
-        CHECK(shc_a64_cas_seq_cst(box, &(uint64_t){ref}, 0));
+        (void)shc_a64_cas_seq_cst(box, &(uint64_t){ref}, 0); /* or it has gone from hand to hand to another box since */
     } else if (shc_arena_look(&w->arena, ref, &word) == SHC_E_STALE) {
         (void)shc_a64_cas_seq_cst(box, &(uint64_t){ref}, 0);
     }
