@@ -46,7 +46,9 @@ pyshc_ring_enter(pyshc_handle_t *h, int end)
 static SHC_ALWAYS_INLINE bool
 pyshc_ring_enter_quickly(pyshc_handle_t *h, int end)
 {
-    return SHC_LIKELY(shc_a64_load_relaxed(&h->taken[end]) == shc_self_epoch(&pyshc_self)) &&
+    /* 0 in a child that has just been forked, and for an end that was never taken. */
+    uint64_t epoch = shc_self_epoch(&pyshc_self);
+    return SHC_LIKELY(shc_a64_load_relaxed(&h->taken[end]) == epoch && epoch != 0) &&
            SHC_LIKELY(!pyshc_mark_load(&h->closed)) && pyshc_mutex_try(pyshc_ring_mutex(h->shared, end));
 }
 
