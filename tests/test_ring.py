@@ -1312,6 +1312,29 @@ def test_immediate_shutdown(channel):
     assert list(channel) == []
 
 
+def test_what_an_immediate_shutdown_leaves_does_not_count(channel):
+    channel.send_batch([1, 2, 3])
+    channel.shutdown(immediate=True)
+    assert len(channel) == channel.stats().length == 0
+    assert channel.is_empty()
+    channel.clear()
+    assert len(channel) == 0
+
+
+@pytest.mark.parametrize("call", ["receive", "receive_batch", "send", "send_batch", "reserve"])
+def test_a_timeout_is_no_bool(channel, call):
+    """queue.Queue.get() takes `block` where receive() takes `timeout`."""
+    argument = {"receive": (), "send_batch": ([1],)}.get(call, (1,))
+    for flag in (True, False):
+        with pytest.raises(TypeError, match=r"^timeout must be seconds \(a number\) or None, not bool"):
+            getattr(channel, call)(*argument, flag)
+    assert len(channel) == 0
+    with pytest.raises(TypeError):
+        channel.receive(1, False)  # copy= is a keyword
+    channel.send(1)
+    assert channel.receive() == 1
+
+
 def test_first_graceful_then_immediate(channel):
     channel.send_batch([1, 2])
     channel.shutdown()

@@ -365,6 +365,8 @@ length_of(pyshc_handle_t *h)
 {
     uint64_t messages, bytes;
     pyshc_shared_t *shared = h->shared;
+    if (shc_ring_shutdown_flags(&shared->ring) & SHC_RING_IMMEDIATE)
+        return 0; /* nobody will get what is left */
     if (shc_a32_load_relaxed(&shared->end_users[SHC_RING_CONSUMER]) == 0) {
         shc_ring_backlog(&shared->ring, &messages, &bytes);
         return messages;
@@ -539,7 +541,7 @@ PyDoc_STRVAR(
     "Raises what send() raises.");
 PyDoc_STRVAR(
     receive_doc,
-    "receive($self, timeout=None, copy=True)\n--\n\n"
+    "receive($self, timeout=None, *, copy=True)\n--\n\n"
     "The oldest message, waiting up to timeout seconds (None: for ever).\n\n"
     "copy=False: arrays and bytes-like objects in it are read-only views of shared memory, in use until the last view "
     "is garbage; at\n"
@@ -552,7 +554,8 @@ PyDoc_STRVAR(
     dequeue_doc,
     "dequeue($self, default=None)\n--\n\nThe oldest message, or default if there is none. ShutDown as receive().");
 PyDoc_STRVAR(peek_doc,
-             "peek($self, default=None)\n--\n\nA copy of the oldest message, which stays; default if there is none.");
+             "peek($self, default=None)\n--\n\nA copy of the oldest message, which stays; default if there is none.\n\n"
+             "Takes the receiving end, as receive() does: to look from outside, use len(), is_empty() or stats().");
 PyDoc_STRVAR(receive_batch_doc,
              "receive_batch($self, count, timeout=None)\n--\n\n"
              "Wait for a message up to timeout seconds, then take what is there: a list of 1 to count messages.\n\n"

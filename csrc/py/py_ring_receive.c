@@ -212,7 +212,7 @@ receive_parsed(pyshc_handle_t *h, PyObject *const *args, Py_ssize_t nargs, PyObj
     uint64_t deadline_ns;
     bool copy = true;
     PyObject *values[2], *result = NULL;
-    if (!pyshc_parse("receive", args, nargs, kwnames, names, 2, 2, 0, values) ||
+    if (!pyshc_parse("receive", args, nargs, kwnames, names, 2, 1, 0, values) ||
         !pyshc_parse_timeout(values[0], &deadline_ns) || !pyshc_parse_flag(values[1], &copy))
         return NULL;
     if (!pyshc_handle_pin(h))

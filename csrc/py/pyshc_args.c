@@ -100,6 +100,11 @@ pyshc_parse_timeout(PyObject *arg, uint64_t *deadline_ns)
     *deadline_ns = SHC_NEVER;
     if (arg == NULL || arg == Py_None)
         return true;
+    if (PyBool_Check(arg)) { /* queue.get() has `block` in this place */
+        PyErr_SetString(PyExc_TypeError, "timeout must be seconds (a number) or None, not bool: 0 does not wait, None "
+                                         "waits for ever");
+        return false;
+    }
     double seconds = PyFloat_AsDouble(arg);
     if (seconds == -1.0 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError))

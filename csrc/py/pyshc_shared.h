@@ -29,7 +29,9 @@
 /* What looks and waits at one end lately were like. Private to the process, whose threads change it as they like: only
  * when it looks and how it spins depends on it. */
 typedef struct pyshc_spin {
-    shc_a32_t average_ns; /* how long they took, when spinning was enough; 0: none yet */
+    shc_a32_t average_ns; /* how long waits took, when spinning was enough; 0: none yet */
+    shc_a32_t vain;       /* spins in a row that were not enough */
+    shc_a32_t rest;       /* waits that are still to sleep at once */
     shc_a32_t cpus;       /* that this process might run on, when last asked; 0: never asked */
     shc_pace_t pace;
 } pyshc_spin_t;

@@ -4,8 +4,11 @@
 #define ATTACHED_SPIN_NS UINT64_C(3000)
 #define SPIN_START_NS UINT32_C(10000)
 #define SPIN_MAX_NS UINT64_C(50000)
-/* Never learn to stop looking: a partner that answers fast again must be noticed. Sleeping costs more than this. */
+/* A partner that answers fast again must be noticed, so a spin never gets shorter than this; sleeping costs more. */
 #define SPIN_FLOOR_NS INT64_C(5000)
+/* On a busy machine spinning keeps the partner from its CPU, and a partner that takes its time does not answer sooner:
+ * after n spins in a row that were not enough, the next 2^n - 1 waits sleep at once, but never more than 63. */
+#define VAIN_SPINS_MAX 6
 
 /* Long enough for one round trip between two cores, and dearer to time than to do: a few hundred nanoseconds, 1 us
  * where pausing is slow. */
@@ -51,6 +54,25 @@ learn(pyshc_spin_t *spin, uint64_t waited_ns)
     shc_a32_store_relaxed(&spin->average_ns, now > SPIN_FLOOR_NS ? (uint32_t)now : (uint32_t)SPIN_FLOOR_NS);
 }
 
+/* Whether this wait is to spin, by what the last ones were like. */
+static bool
+is_worth_spinning(pyshc_spin_t *spin)
+{
+    uint32_t rest = shc_a32_load_relaxed(&spin->rest);
+    if (rest != 0)
+        shc_a32_store_relaxed(&spin->rest, rest - 1);
+    return rest == 0;
+}
+
+static void
+learn_worth(pyshc_spin_t *spin, bool was_enough)
+{
+    uint32_t vain = was_enough ? 0 : shc_a32_load_relaxed(&spin->vain) + 1;
+    vain = vain < VAIN_SPINS_MAX ? vain : VAIN_SPINS_MAX;
+    shc_a32_store_relaxed(&spin->vain, vain);
+    shc_a32_store_relaxed(&spin->rest, (UINT32_C(1) << vain) - 1);
+}
+
 static bool
 spin_for(const pyshc_operation_t *op, uint64_t budget, uint64_t deadline_ns)
 {
@@ -65,6 +87,7 @@ spin_for(const pyshc_operation_t *op, uint64_t budget, uint64_t deadline_ns)
     }
     /* A spin that was not enough makes the next one shorter: somebody who sleeps long gains nothing from it. */
     learn(op->spin, changed ? shc_os_now_ns() - start : 0);
+    learn_worth(op->spin, changed);
     return changed;
 }
 
@@ -80,7 +103,10 @@ spin(const pyshc_operation_t *op, uint64_t deadline_ns)
         shc_a32_store_relaxed(&op->spin->cpus, shc_os_cpus());
     if (shc_a32_load_relaxed(&op->spin->cpus) > 1) {
         bool seen = !shc_pace_stands_off(&op->spin->pace) && look(&op->watch, GLANCE_LOOKS);
-        if (seen || spin_for(op, budget, deadline_ns))
+        if (seen)
+            learn_worth(op->spin, true);
+        bool is_fixed = op->handle->spin_ns != UINT32_MAX; /* the user knows better */
+        if (seen || ((is_fixed || is_worth_spinning(op->spin)) && spin_for(op, budget, deadline_ns)))
             return true;
     }
     shc_a32_store_relaxed(&op->spin->cpus, shc_os_cpus());

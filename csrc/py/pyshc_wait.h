@@ -2,9 +2,9 @@
  *
  * An operation is a function that tries once, attached to the interpreter, and says how it went; when it would have
  * to wait it leaves the word to watch. The loop glances at that word, then spins on it for a learned time that is
- * bounded by the clock (neither where only one CPU is allowed): the first microseconds attached, the rest detached;
- * then it sleeps on the event count in slices. Every return to the interpreter runs signal handlers; a closed handle
- * ends the wait; leaving after a wake passes it on.
+ * bounded by the clock (neither where only one CPU is allowed, and the more seldom the more often it was in vain): the
+ * first microseconds attached, the rest detached; then it sleeps on the event count in slices. Every return to the
+ * interpreter runs signal handlers; a closed handle ends the wait; leaving after a wake passes it on.
  *
  * In free-threaded builds an object is destroyed by the thread that made it, at its next step in Python, even if
  * another thread drops it. So a thread that sleeps here takes such a step before each slice: among what it made may be
