@@ -1,18 +1,28 @@
-"""Threads of one process share a channel and its ends; close() in one of them while others wait."""
+"""Threads of one process share a channel and its ends; close() in one of them while others wait.
+
+With the interpreter lock these tests try what happens between two bytecodes; in a free-threaded build (PYTHON_GIL=0)
+they try everything else."""
 
 import contextlib
 import functools
 import gc
+import itertools
 import operator
+import pickle
+import random
 import sys
 import threading
 import time
+import weakref
+from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
-from helpers import Peer, until
+from helpers import PATIENCE_S, Peer, path_of, run_python, until
 
-from shmcomm import BusyError, Empty, Full, RingBufferChannel, ShutDown
+from shmcomm import BusyError, Empty, Full, RingBufferChannel, SharedMemoryBuffer, SharedObject, ShutDown
+
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @pytest.fixture
@@ -24,7 +34,7 @@ def channel():
 @pytest.fixture(autouse=True)
 def frequent_switches():
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
+    sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
 
@@ -47,6 +57,23 @@ class Worker(threading.Thread):
         self.join(30)
         assert not self.is_alive(), "the thread still waits"
         return self
+
+
+def together(*calls):
+    """Calls all of them at once, each in a thread of its own; their results, or the first exception."""
+    start = threading.Barrier(len(calls))
+
+    def begin(call):
+        start.wait()
+        return call()
+
+    workers = [Worker(begin, call) for call in calls]
+    for worker in workers:
+        worker.finish()
+    for worker in workers:
+        if worker.error is not None:
+            raise worker.error
+    return [worker.result for worker in workers]
 
 
 BLOCKED = {
@@ -238,103 +265,6 @@ def test_close_by_many_at_once():
 
         for worker in [Worker(close) for _ in range(4)]:
             assert worker.finish().error is None
-
-
-def test_close_while_others_work():
-    for _ in range(60):
-        channel = RingBufferChannel(8)
-
-        def work(channel=channel):
-            i = 0
-            while True:
-                channel.enqueue([i])
-                channel.receive(0)
-                i += 1
-
-        workers = [Worker(work) for _ in range(2)]
-        time.sleep(0.001)
-        channel.close()
-        for worker in workers:
-            error = worker.finish().error
-            while isinstance(error, Empty):  # the other thread was faster
-                worker = Worker(work)
-                error = worker.finish().error
-            assert isinstance(error, ValueError)
-            assert "closed" in str(error)
-
-
-# ---- batches ----
-
-
-def test_a_generator_that_takes_its_time_keeps_nobody(channel):
-    """What it yielded is there, and the end is free, while it thinks."""
-    asked, answered = threading.Event(), threading.Event()
-
-    def numbers():
-        yield "first"
-        asked.set()
-        answered.wait(30)
-        yield "last"
-
-    worker = Worker(channel.send_batch, numbers())
-    assert asked.wait(30)
-    assert channel.receive(timeout=0) == "first"
-    channel.send("in between", timeout=0)
-    with channel.reserve(1, timeout=0) as room:
-        room[0] = 1
-    answered.set()
-    assert worker.finish().result == 2
-    assert channel.receive_batch(9) == ["in between", b"\1", "last"]
-
-
-def test_a_generator_may_wait_for_the_answer_to_what_it_yielded(channel):
-    with RingBufferChannel(4) as back:
-
-        def questions():
-            for i in range(50):
-                yield i
-                assert back.receive(timeout=30) == -i
-
-        worker = Worker(channel.send_batch, questions())
-        for _ in range(50):
-            back.send(-channel.receive(timeout=30))
-        assert worker.finish().result == 50
-
-
-@pytest.mark.parametrize("make", [list, tuple, iter, lambda x: (i for i in x)], ids=["list", "tuple", "iter", "gen"])
-def test_batches_of_several_threads(channel, make):
-    count, senders = 1000, 3
-    batches = [make([(n, i) if i % 10 == 0 else b"%d %d" % (n, i) for i in range(count)]) for n in range(senders)]
-    workers = [Worker(channel.send_batch, batch) for batch in batches]
-    received = [channel.receive(timeout=30) for _ in range(count * senders)]
-    received = [m if isinstance(m, tuple) else tuple(map(int, m.split())) for m in received]
-    assert [worker.finish().result for worker in workers] == [count] * senders
-    for number in range(senders):
-        assert [i for n, i in received if n == number] == list(range(count))
-
-
-def test_lists_that_other_threads_change(channel):
-    """Whatever is sent was in it at some moment, and the number returned is right."""
-    objects, done = [1, [2]] * 50, threading.Event()
-
-    def change():
-        while not done.is_set():
-            del objects[20:]
-            objects.extend([3, [4]] * 40)
-            objects.reverse()
-
-    def take():
-        while not done.is_set() or not channel.is_empty():
-            with contextlib.suppress(Empty):
-                taken.append(channel.receive(timeout=0.001))
-
-    taken = []
-    workers = [Worker(change), Worker(take)]
-    sent = sum(channel.send_batch(objects) for _ in range(30))
-    done.set()
-    assert [worker.finish().error for worker in workers] == [None, None]
-    assert len(taken) == sent
-    assert all(message in (1, [2], 3, [4]) for message in taken)
 
 
 # ---- one thread has a reservation, others want the sending end ----
@@ -560,3 +490,552 @@ def test_ends_are_the_process_not_the_thread(channel):
     channel.send(3)
     assert Worker(channel.receive_batch, 9).finish().result == [1, 2, 3]
     assert not issubclass(BusyError, OSError)
+
+
+# ---- a free-threaded interpreter stays one ----
+
+
+@pytest.mark.skipif(HAS_GIL, reason="this interpreter has its lock")
+def test_importing_does_not_bring_the_interpreter_lock_back():
+    source = "import sys, shmcomm; shmcomm.RingBufferChannel(4).close(); print(sys._is_gil_enabled())"
+    assert run_python(source, flags=("-W", "error"), env={"PYTHON_GIL": ""}).stdout == "False\n"
+
+
+# ---- all methods at once, on one handle and on many ----
+
+LOOKS = [len, repr, *(operator.methodcaller(name) for name in ("stats", "is_empty", "is_full", "peek", "try_receive"))]
+
+
+def deal(channel, number, count, senders_left, received):
+    """Sends count messages and takes as many as come, by all the ways there are, until nobody sends any more."""
+    dice = random.Random(number)
+    sent = 0
+    while sent < count or senders_left[0] > 0 or len(channel) > 0:
+        message = (number, sent) if dice.random() < 0.5 else b"%d %d" % (number, sent)
+        if sent < count and dice.random() < 0.6:
+            went = dice.choice(
+                [
+                    lambda m: channel.enqueue(m),
+                    lambda m: channel.try_send(m),
+                    lambda m: channel.send_batch([m], timeout=0) == 1,
+                    lambda m: channel.send(m, timeout=0) is None,
+                ]
+            )
+            with contextlib.suppress(Full):
+                sent += went(message)
+            if sent == count:
+                with senders_left[1]:
+                    senders_left[0] -= 1
+        else:
+            take = dice.choice(
+                [
+                    lambda: channel.receive_batch(3, timeout=0),
+                    lambda: [channel.receive(timeout=0)],
+                    lambda: [channel.receive(timeout=0, copy=False)],
+                    lambda: [m for m in [channel.dequeue()] if m is not None],
+                ]
+            )
+            with contextlib.suppress(Empty, BufferError):
+                received.extend(m if isinstance(m, tuple) else tuple(map(int, bytes(m).split())) for m in take())
+        if sent % 10 == 0:
+            dice.choice(LOOKS[:-1])(channel)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one handle", "a handle each"])
+def test_all_ways_at_once(shared):
+    threads, count = 6, 150
+    with RingBufferChannel(16) as channel:
+        handles = [channel if shared else RingBufferChannel.attach(channel.name) for _ in range(threads)]
+        received = [[] for _ in range(threads)]
+        left = [threads, threading.Lock()]
+        together(
+            *(
+                functools.partial(deal, handle, number, count, left, into)
+                for number, (handle, into) in enumerate(zip(handles, received, strict=True))
+            )
+        )
+        assert sorted(itertools.chain(*received)) == [(n, i) for n in range(threads) for i in range(count)]
+        stats = channel.stats()
+        assert (stats.sent, stats.received, stats.length) == (threads * count,) * 2 + (0,)
+        assert len(stats.participants) == 1
+        for handle in handles:
+            handle.close()
+
+
+def test_the_first_use_of_both_ends_at_once(channel):
+    """What the handle has taken it also gives back: then another process can have it."""
+    for i in range(50):
+        handle = RingBufferChannel.attach(channel.name)
+        together(functools.partial(handle.send, i), handle.receive, handle.stats)
+        handle.close()
+    with Peer() as peer:
+        peer("channel = RingBufferChannel.attach(name)", name=channel.name)
+        assert peer("channel.send(1), channel.receive()") == (None, 1)
+
+
+def test_opening_at_once():
+    """One creates, all have the same; the last one out removes the name."""
+    for _ in range(30):
+        handles = together(*[functools.partial(RingBufferChannel.open, "opened", 8)] * 5)
+        together(*(functools.partial(handle.send, i) for i, handle in enumerate(handles)))
+        assert sorted(handles[0].receive_batch(9)) == list(range(5))
+        assert len(handles[0].stats().participants) == 1
+        together(*(handle.close for handle in handles))
+        assert not path_of("opened").exists()
+
+
+def test_handles_dropped_by_many_threads(channel):
+    """Their last references go in threads that did not make them, while weak references are asked for them."""
+    for _ in range(30):
+        handles = [RingBufferChannel.attach(channel.name) for _ in range(4)]
+        gone = []
+        known = [weakref.ref(handle, gone.append) for handle in handles]
+        handles[0].send(b"x")
+
+        def drop(handles=handles):
+            with contextlib.suppress(IndexError):
+                while True:
+                    handles.pop()
+
+        def look(known=known):
+            for _ in range(20):
+                for handle in [reference() for reference in known]:
+                    if handle is not None:
+                        with contextlib.suppress(Full):
+                            handle.send(b"x", timeout=0)
+                del handle
+
+        together(drop, drop, look)
+        gc.collect()
+        assert len(gone) == 4
+        channel.clear()
+    assert len(channel.stats().participants) == 1
+
+
+# ---- closing what others are in the middle of ----
+
+IN_USE = {
+    "send": lambda ch: ch.enqueue(b"abc"),
+    "send complex": lambda ch: ch.enqueue([1, {"a": 2}]),
+    "send_batch": lambda ch: ch.send_batch(range(3), timeout=0),
+    "receive": lambda ch: ch.receive(timeout=0),
+    "receive in place": lambda ch: ch.receive(timeout=0, copy=False),
+    "receive_batch": lambda ch: ch.receive_batch(3, timeout=0),
+    "peek": lambda ch: ch.peek(),
+    "reserve": lambda ch: ch.reserve(3, timeout=0).abort(),
+    "clear": lambda ch: ch.clear(),
+    "len": len,
+    "stats": lambda ch: ch.stats(),
+    "properties": lambda ch: (ch.capacity, ch.buffer_size, ch.is_full(), ch.is_empty()),
+    "pickle": pickle.dumps,
+    "with": lambda ch: ch.__enter__(),
+}
+
+
+def use_until_closed(call, handle):
+    """How often that went well."""
+    done = 0
+    while True:
+        try:
+            call(handle)
+        except (Full, Empty, BufferError):
+            pass
+        except ValueError as error:
+            assert "closed" in str(error), error
+            return done
+        done += 1
+
+
+def close_soon(handle):
+    time.sleep(0.0005)
+    handle.close()
+
+
+@pytest.mark.parametrize("call", IN_USE.values(), ids=IN_USE)
+def test_close_under_use(channel, call):
+    for _ in range(10):
+        handle = RingBufferChannel.attach(channel.name)
+        use = functools.partial(use_until_closed, call, handle)
+        together(use, use, functools.partial(close_soon, handle))
+        assert handle.closed
+        assert repr(handle).endswith("closed>")
+    channel.clear()
+    channel.send("and the other handle works")
+    assert channel.receive() == "and the other handle works"
+
+
+def test_close_under_all_uses():
+    for _ in range(10):
+        channel = RingBufferChannel(8)
+        uses = [functools.partial(use_until_closed, call, channel) for call in IN_USE.values()]
+        together(*uses, *[functools.partial(close_soon, channel)] * 3)
+        gc.collect()
+        assert not path_of(channel).exists()
+
+
+# ---- containers that others change while they are sent ----
+
+
+def any_of(values):
+    return random.randrange(len(values) or 1)
+
+
+def change_list(values):
+    values.append(len(values) % 7)
+    values[any_of(values)] = 5
+    values.insert(0, 3)
+    del values[any_of(values) :]
+
+
+def change_nested(values):
+    values.append([1, [2]])
+    values[any_of(values)] = [3, [4]]
+    values[0].append(5)
+    if len(values) > 20:
+        del values[10:]
+
+
+def change_dict(values):
+    values[f"key{random.randrange(40)}"] = random.randrange(9)
+    values.pop(f"key{random.randrange(40)}", None)
+    if len(values) > 30:
+        values.clear()
+
+
+def change_dict_of_lists(values):
+    values[random.randrange(20)] = [random.randrange(9)] * random.randrange(9)
+    values.pop(random.randrange(20), None)
+
+
+def change_set(values):
+    values.add(random.randrange(50))
+    values.discard(random.randrange(50))
+
+
+def change_bytes(values):
+    values[any_of(values)] = random.randrange(256)
+
+
+def resize_bytes(values):
+    values.extend(b"xyz" * random.randrange(9))
+    del values[any_of(values) :]
+
+
+def change_array(values):
+    values[any_of(values)] += 1
+    if HAS_GIL:  # NumPy's own readers of a shape are not made for that
+        values.shape = values.shape[::-1]
+
+
+CHANGING = {
+    "list": (list, change_list),
+    "nested list": (lambda: [[]], change_nested),
+    "dict": (dict, change_dict),
+    "dict of lists": (dict, change_dict_of_lists),
+    "set": (set, change_set),
+    "bytearray": (lambda: bytearray(100), change_bytes),
+    "bytearray of changing size": (bytearray, resize_bytes),
+    "array": (lambda: np.zeros((30, 20)), change_array),
+    "memoryview": (lambda: memoryview(bytearray(100)), change_bytes),
+}
+#: CPython's own bytearray is not made for that before 3.14: it crashes without any help of ours.
+BREAKS_PYTHON = {"bytearray of changing size"} if not HAS_GIL and sys.version_info < (3, 14) else set()
+
+
+@pytest.mark.parametrize("what", CHANGING)
+@pytest.mark.parametrize("codec", ["auto", "native"])
+def test_what_is_sent_changes_meanwhile(what, codec):
+    """What arrives is some state of it, or sending it is a RuntimeError; whatever happens, nothing breaks."""
+    if what in BREAKS_PYTHON:
+        pytest.skip("a bytearray of this Python cannot be resized by one thread while another reads it")
+    make, change = CHANGING[what]
+    value, stop = make(), threading.Event()
+
+    def go_on_changing():
+        while not stop.is_set():
+            with contextlib.suppress(IndexError):  # they do not heed each other
+                change(value)
+
+    with RingBufferChannel(64, codec=codec, buffer_size=1 << 20) as channel:
+        changers = [Worker(go_on_changing) for _ in range(2)]
+        sent = 0
+        end = time.monotonic() + 0.15
+        while time.monotonic() < end:
+            try:
+                channel.send(value, timeout=0)
+                sent += 1
+            except RuntimeError as error:
+                assert "changed size" in str(error)
+            while (arrived := channel.dequeue()) is not None:
+                assert type(arrived) is type(value)
+                if isinstance(arrived, list):
+                    assert all(isinstance(item, int | list) for item in arrived)
+        stop.set()
+        for worker in changers:
+            assert worker.finish().error is None
+        assert sent > 0
+        channel.send(make())
+        np.testing.assert_array_equal(channel.receive(), make())
+
+
+# ---- leases and reservations go from thread to thread ----
+
+
+def test_many_end_one_reservation():
+    """One of them does, and the message is sent once or not at all."""
+    channels = [RingBufferChannel(4) for _ in range(40)]
+    for _ in range(15):
+        reservations = [channel.reserve(3) for channel in channels]
+
+        def end_all(how, reservations=reservations):
+            ended = []
+            for reservation in reservations:
+                try:
+                    getattr(reservation, how)()
+                    ended.append(how)
+                except ValueError as error:
+                    assert "already" in str(error)
+                    ended.append(None)
+            return ended
+
+        ended = together(*(functools.partial(end_all, how) for how in ("commit", "abort", "commit", "abort")))
+        for channel, outcomes in zip(channels, zip(*ended, strict=True), strict=True):
+            (how,) = [outcome for outcome in outcomes if outcome is not None]
+            assert list(iter(channel.dequeue, None)) == [bytes(3)] * (how == "commit")
+            assert channel.stats().bytes_used == 0
+    for channel in channels:
+        channel.close()
+
+
+def test_views_of_a_reservation_come_and_go(channel):
+    """commit() succeeds only when no view is alive, however many threads make some."""
+    for _ in range(50):
+        reservation = channel.reserve(8)
+
+        def view(reservation=reservation):
+            done = 0
+            while True:
+                try:
+                    with memoryview(reservation) as room:
+                        room[done % 8] = 1
+                except BufferError as error:
+                    assert "over" in str(error)
+                    return done
+                done += 1
+
+        def commit(reservation=reservation):
+            while True:
+                with contextlib.suppress(BufferError):
+                    return reservation.commit()
+
+        together(view, view, commit)
+        assert len(channel.receive()) == 8
+
+
+def test_reserved_here_filled_there_committed_elsewhere():
+    with RingBufferChannel(64) as channel:
+        to_fill, to_commit = [], []
+
+        def reserve():
+            for i in range(200):
+                to_fill.append((i, channel.reserve_array(5, "i4", timeout=PATIENCE_S)))
+                until(lambda: not to_fill and not to_commit)  # one at a time
+
+        def fill():
+            for _ in range(200):
+                until(lambda: to_fill)
+                i, reservation = to_fill[0]
+                reservation.__enter__()[:] = i
+                to_commit.append(reservation)
+                to_fill.clear()
+
+        def commit():
+            for _ in range(200):
+                until(lambda: to_commit and not to_fill)
+                to_commit[0].commit()
+                to_commit.clear()
+
+        def receive():
+            return [channel.receive(timeout=PATIENCE_S).tolist() for _ in range(200)]
+
+        assert together(reserve, fill, commit, receive)[3] == [[i] * 5 for i in range(200)]
+
+
+def test_views_of_a_thread_that_sleeps(channel):
+    """It made them, others drop them; it waits for the room that they take."""
+    for message in (b"x" * 300, np.arange(40)):
+        for _ in range(3):
+            channel.send_batch([message] * 4)
+            views, sleeping = [], threading.Event()
+
+            def receive_and_send(message=message, views=views, sleeping=sleeping):
+                views.extend(channel.receive(copy=False) for _ in range(4))
+                sleeping.set()
+                channel.send(message)
+
+            worker = Worker(receive_and_send)
+            sleeping.wait(PATIENCE_S)
+            until(lambda: channel.stats().waiters)
+            views.clear()
+            assert worker.finish().error is None
+            channel.clear()
+
+
+def test_views_come_and_go_in_all_threads():
+    with RingBufferChannel(64) as channel:
+        stop = threading.Event()
+
+        def send():
+            for i in itertools.count():
+                if stop.is_set():
+                    return
+                channel.try_send(np.full(20, i))
+
+        def read(seconds):
+            end = time.monotonic() + seconds
+            held = []
+            while time.monotonic() < end:
+                with contextlib.suppress(Empty, BufferError):
+                    held.append(channel.receive(copy=False, timeout=0))
+                    assert (held[-1] == held[-1][0]).all()
+                if len(held) > 5:
+                    del held[random.randrange(len(held))]
+
+        sender = Worker(send)
+        together(*[functools.partial(read, 0.5)] * 3)
+        stop.set()
+        assert sender.finish().error is None
+        gc.collect()
+        channel.clear()
+        until(lambda: channel.stats().bytes_used == 0)
+
+
+# ---- buffers ----
+
+
+def test_a_buffer_in_all_threads():
+    with SharedMemoryBuffer(4096) as made:
+        views = [lambda b: memoryview(b)[7], lambda b: b.as_array(9, "u1").sum(), lambda b: b.read(0, 9)]
+        for _ in range(30):
+            b = SharedMemoryBuffer.attach(made.name)
+            assert together(*(functools.partial(view, b) for view in 2 * views)) == [0, 0, bytes(9)] * 2
+            together(b.close, b.close, functools.partial(repr, b))
+            del b
+        gc.collect()
+        assert len(made.stats().participants) == 1
+
+
+BUFFER_USE = {
+    "write": lambda b: b.write(b"abc"),
+    "write much": lambda b: b.write(bytes(1 << 19)),
+    "read": lambda b: b.read(),
+    "view": lambda b: memoryview(b).release(),
+    "checksum": lambda b: b.flush_checksum(),
+    "header": lambda b: (b.header, b.set_header(user=1), b.used, b.is_full(), len(b)),
+    "stats": lambda b: b.stats(),
+}
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["ours", "stdlib's"])
+def test_a_buffer_closed_under_use(foreign):
+    for _ in range(5):
+        stdlib = shared_memory.SharedMemory(create=True, size=1 << 20) if foreign else None
+        b = SharedMemoryBuffer.from_shared_memory(stdlib) if foreign else SharedMemoryBuffer(1 << 20, checksum=True)
+        calls = [call for name, call in BUFFER_USE.items() if name != "view"]
+        uses = [functools.partial(use_until_closed, call, b) for call in calls]
+        together(*uses, *[functools.partial(close_soon, b)] * 3)
+        if foreign:
+            stdlib.close()  # nothing of ours is left in it
+            stdlib.unlink()
+
+
+def test_views_of_a_stdlib_segment_in_all_threads():
+    stdlib = shared_memory.SharedMemory(create=True, size=100)
+    b = SharedMemoryBuffer.from_shared_memory(stdlib)
+    use = functools.partial(use_until_closed, BUFFER_USE["view"], b)
+    together(use, use, use, functools.partial(close_soon, b))
+    del b, use
+    gc.collect()
+    stdlib.close()
+    stdlib.unlink()
+
+
+# ---- what is looked up once, by several at once ----
+
+FIRST_USES = """
+import sys, threading, time
+from shmcomm import RingBufferChannel
+
+sys.setswitchinterval(1e-6)
+what, count = sys.argv[1], 8
+
+class Opaque:
+    def __init__(self, value):
+        self.value = value
+    def __eq__(self, other):
+        return self.value == other.value
+
+start, problems = threading.Barrier(count), []
+
+def work(channel):
+    try:
+        start.wait()
+        if what == "pickle":
+            channel.send(Opaque([1]))
+            assert channel.receive() == Opaque([1])
+        else:
+            import numpy as np
+            for dtype in "u1", "f8", "M8[s]", [("a", "i4"), ("b", "f4")]:
+                channel.send(np.zeros(3, dtype))
+                assert channel.receive().dtype == np.dtype(dtype)
+    except BaseException as error:
+        problems.append(repr(error))
+
+channels = [RingBufferChannel(8) for _ in range(count)]
+threads = [threading.Thread(target=work, args=(channel,)) for channel in channels]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(problems)
+"""
+
+
+@pytest.mark.parametrize("what", ["pickle", "array"])
+def test_the_first_use_in_many_threads(what):
+    for _ in range(5):
+        assert run_python(FIRST_USES, what).stdout == "[]\n"
+
+
+# ---- with the collector at work ----
+
+
+class Node(RingBufferChannel):
+    pass
+
+
+def test_cycles_collected_while_others_work(channel):
+    stop = threading.Event()
+
+    def make():
+        for _ in range(25):
+            node = Node.attach(channel.name)
+            node.myself = [node, node.reserve]
+            with contextlib.suppress(Full):
+                node.send([1, 2], timeout=0)
+            del node
+
+    def collect():
+        while not stop.is_set():
+            gc.collect()
+
+    def take():
+        while not stop.is_set():
+            channel.dequeue()
+
+    others = [Worker(collect), Worker(take)]
+    together(make, make)
+    stop.set()
+    for worker in others:
+        assert worker.finish().error is None
+    gc.collect()
+    assert not any(isinstance(obj, Node) for obj in gc.get_objects())
+    assert issubclass(Node, SharedObject)
