@@ -7,6 +7,7 @@ import gc
 import operator
 import os
 import pickle
+import queue
 import re
 import resource
 import signal
@@ -406,18 +407,24 @@ def interrupt(number, frame):
 
 @pytest.fixture
 def alarm():
-    """Raises Interrupted in the main thread after so many seconds; the watchdog's timer is set again afterwards."""
-    handler, rest = signal.getsignal(signal.SIGUSR1), []
+    """Once: raises Interrupted in the main thread after so many seconds. The thread that sends the signal waits already:
+    starting it takes its time on a busy machine, and must not be what is interrupted."""
+    handler, order, main = signal.getsignal(signal.SIGUSR1), queue.SimpleQueue(), threading.main_thread().ident
+
+    def send():
+        if (seconds := order.get()) is not None:
+            time.sleep(seconds)
+            signal.pthread_kill(main, signal.SIGUSR1)
 
     def start(seconds, how=interrupt):
         signal.signal(signal.SIGUSR1, how)
-        main = threading.main_thread().ident
-        rest.append(threading.Timer(seconds, signal.pthread_kill, [main, signal.SIGUSR1]))
-        rest[-1].start()
+        order.put(seconds)
 
+    sender = threading.Thread(target=send)
+    sender.start()
     yield start
-    for timer in rest:
-        timer.join()
+    order.put(None)
+    sender.join()
     signal.signal(signal.SIGUSR1, handler)
 
 
