@@ -88,6 +88,8 @@ shc_arena_init(shc_seg_t *seg, const shc_arena_geometry_t *g)
     shc_arena_shm_t *shm = shc_seg_at(seg, g->at);
     shc_a64_t *words = shc_seg_at(seg, g->words);
     shc_a64_store_relaxed(&shm->frontier, g->initial);
+    for (uint32_t i = 1; i < g->initial; i++) /* covered: lemma of the chain */
+        shc_a64_store_relaxed(&words[i], shc_arena_page(SHC_ARENA_MOVING, 1, 0));
     if (g->initial > 0)
         shc_a64_store_relaxed(&words[0], shc_arena__run(SHC_ARENA_FREE, 0, 0, g->initial));
 }
@@ -178,7 +180,7 @@ locate(shc_arena_t *a, shc_ref_t ref, shc_arena_place_t *place)
     uint64_t first = a->g.data / SHC_ARENA_UNIT, at = ref & SHC_ARENA_PLACE_MASK;
     unsigned shift = a->g.page_shift - 4;
     uint64_t page = (at - first) >> shift; /* huge if it lies before */
-    if (page >= a->frontier && page >= shc_arena__frontier(a))
+    if (SHC_UNLIKELY((ref & ~SHC_ARENA_REF_MASK) != 0) || (page >= a->frontier && page >= shc_arena__frontier(a)))
         return SHC_E_STALE;
     uint32_t unit = (uint32_t)((at - first) & ((UINT64_C(1) << shift) - 1));
     place->page = (uint32_t)page;

@@ -349,6 +349,39 @@ TEST(references_to_nowhere_are_stale)
     tear_down();
 }
 
+TEST(a_reference_with_further_bits_is_stale)
+{
+    void *memory;
+    uint64_t size, ticket;
+    uint32_t word, k, more;
+    set_up();
+    shc_ref_t own = allocate(100), run = allocate(70000), lent = allocate(100);
+    CHECK_OK(shc_arena_lend(&arena, lent, &k));
+    CHECK_OK(shc_arena_post(&arena, lent, &ticket));
+    for (unsigned bit = 53; bit < 64; bit++) {
+        uint64_t beyond = UINT64_C(1) << bit;
+        CHECK_EQ(shc_arena_release(&arena, own | beyond), SHC_E_STALE);
+        CHECK_EQ(shc_arena_release(&arena, run | beyond), SHC_E_STALE);
+        CHECK_EQ(shc_arena_attach(&arena, own | beyond), SHC_E_STALE);
+        CHECK_EQ(shc_arena_lend(&arena, own | beyond, &more), SHC_E_STALE);
+        CHECK_EQ(shc_arena_resolve(&arena, own | beyond, &memory, &size), SHC_E_STALE);
+        CHECK_EQ(shc_arena_look(&arena, own | beyond, &word), SHC_E_STALE);
+        CHECK_EQ(shc_arena_hold(&arena, lent | beyond, &more), SHC_E_STALE);
+        CHECK_EQ(shc_arena_post(&arena, lent | beyond, &ticket), SHC_E_STALE);
+        CHECK_EQ(shc_arena_collect(&arena, lent | beyond, ticket, &more), SHC_E_STALE);
+        CHECK_EQ(shc_arena_drop(&arena, lent | beyond, k), SHC_E_STALE);
+        CHECK_EQ(shc_arena_unpost(&arena, lent | beyond, ticket ^ (bit < 62 ? UINT64_C(1) << (bit - 53) : 0)),
+                 SHC_E_STALE); /* together they would make the word of what was posted */
+    }
+    CHECK_EQ(stats().records, 2);
+    CHECK_OK(shc_arena_release(&arena, own));
+    CHECK_OK(shc_arena_release(&arena, run));
+    CHECK_OK(shc_arena_unpost(&arena, lent, ticket));
+    CHECK_OK(shc_arena_drop(&arena, lent, k));
+    CHECK_EQ(stats().bytes_used, 0);
+    tear_down();
+}
+
 TEST(a_full_arena_says_so_and_gives_again_what_comes_back)
 {
     shc_arena_geometry_t g = {.pages = 4, .initial = 4, .page_shift = SMALL_SHIFT};
@@ -982,6 +1015,70 @@ TEST(a_forked_child_has_magazines_of_its_own)
     tear_down();
 }
 
+/* ---- what others do while the chain is walked ---- */
+
+static struct {
+    other_t other; /* grows in the middle of a sweep */
+    shc_ref_t grown;
+    uint64_t pages;
+} during;
+
+static bool
+grow_and_keep_nothing(void *arg, shc_ref_t ref)
+{
+    (void)arg;
+    (void)ref;
+    if (during.grown == SHC_ARENA_NOTHING) {
+        CHECK_OK(shc_arena_allocate(&during.other.arena, during.pages * 4096, &during.grown));
+        memset(shc_arena_at(&during.other.arena, during.grown), 0xaa, during.pages * 4096);
+    }
+    return false;
+}
+
+/* Somebody dies with one page, and with words of its own under a free run at the end of the arena. While that page is
+ * swept the run becomes part of a larger one, whose pages are nobody's business. */
+static void
+sweep_while_somebody_grows(uint32_t initial, bool one_by_one)
+{
+    shc_arena_geometry_t g = {.pages = 64, .initial = initial, .page_shift = SMALL_SHIFT};
+    other_t dead;
+    shc_ref_t ref, four[4];
+    shc_arena_t sweeper;
+    memset(&during, 0, sizeof during);
+    during.pages = 8;
+    set_up_with(g);
+    join_other(&dead);
+    join_other(&during.other);
+    CHECK_OK(shc_arena_allocate(&dead.arena, 4096, &ref));
+    for (int i = 0; one_by_one && i < 4; i++)
+        CHECK_OK(shc_arena_allocate(&dead.arena, 4096, &four[i]));
+    for (int i = 0; one_by_one && i < 4; i++)
+        CHECK_OK(shc_arena_release(&dead.arena, four[i]));
+    CHECK_OK(shc_arena_allocate(&dead.arena, 4 * 4096, &ref));
+    CHECK_OK(shc_arena_release(&dead.arena, ref));
+    fix_arena_open(&sweeper, &seg);
+    shc_arena_sweep(&sweeper, dead.seg.index, grow_and_keep_nothing, NULL);
+    const uint8_t *bytes = shc_arena_at(&arena, during.grown);
+    uint32_t first = (uint32_t)((during.grown & SHC_ARENA_PLACE_MASK) * 16 - arena.g.data) / 4096;
+    CHECK_EQ(first, 1);
+    CHECK_EQ(shc_arena_length_of(page_word(first)), 8);
+    for (uint32_t i = 1; i < 8; i++) {
+        CHECK_EQ(bytes[i * 4096], 0xaa);
+        CHECK_EQ(shc_arena__generation(page_word(first + i)), i < 4 && one_by_one ? 1 : 0); /* as before */
+    }
+    CHECK(!shc_arena_names(&arena, dead.seg.index));
+    kill_other(&dead);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    leave_other(&during.other);
+    tear_down();
+}
+
+TEST(a_sweep_leaves_a_run_alone_that_grows_over_the_frontier)
+{
+    sweep_while_somebody_grows(5, true);  /* over words that say RUN */
+    sweep_while_somebody_grows(1, false); /* and MOVING */
+}
+
 /* ---- blocks that several hold ---- */
 
 TEST(the_last_holder_frees_the_block)
@@ -1220,6 +1317,31 @@ TEST(check_finds_words_that_cannot_be)
     shc_a64_store_relaxed(&arena.shm->frontier, 13);
     CHECK_EQ(shc_arena_check(&arena), SHC_E_CORRUPT);
     shc_a64_store_relaxed(&arena.shm->frontier, 12);
+    tear_down();
+}
+
+TEST(a_sweep_ends_at_a_word_that_cannot_be)
+{
+    shc_arena_geometry_t g = {.pages = 8, .initial = 8, .page_shift = SMALL_SHIFT};
+    uint64_t lengths = UINT64_C(0xffffff) << 8;
+    other_t other;
+    set_up_with(g);
+    join_other(&other);
+    shc_ref_t run = allocate(4 * 4096);
+    uint64_t word = page_word(0), old = shc_arena__run(SHC_ARENA_OWNED, other.seg.index + 1, 1, 1);
+    for (uint32_t i = 1; i < 4; i++) /* as if it had had these pages once */
+        shc_a64_store_relaxed(&arena.words[i], old);
+    const uint64_t bad[] = {word & ~lengths, word | lengths, (word & ~UINT64_C(7)) | 4, word | 7};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(bad); i++) {
+        shc_a64_store_relaxed(&arena.words[0], bad[i]);
+        shc_arena_sweep(&arena, other.seg.index, NULL, NULL);
+        CHECK(!shc_arena_names(&arena, other.seg.index));
+        for (uint32_t k = 1; k < 4; k++)
+            CHECK_EQ(page_word(k), old);
+    }
+    shc_a64_store_relaxed(&arena.words[0], word);
+    CHECK_OK(shc_arena_release(&arena, run));
+    leave_other(&other);
     tear_down();
 }
 
