@@ -65,8 +65,11 @@ def test_daemon_threads_at_exit_often():
     assert left("daemons") == []
 
 
-def test_subinterpreters():
-    done = run_script("subinterpreters.py", flags=())
+@pytest.mark.parametrize("lock", ["shared", "own"])
+def test_subinterpreters(lock):
+    if lock == "own" and sys.version_info < (3, 12):
+        pytest.skip("before 3.12 all interpreters of a process share one lock")
+    done = run_script("subinterpreters.py", lock, flags=())
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stderr
