@@ -5,6 +5,7 @@ the one that went in."""
 import contextlib
 import gc
 import json
+import multiprocessing
 import os
 import secrets
 import subprocess
@@ -100,6 +101,46 @@ def array_in_place(channel, size, n):
         del view
         if last != i & 0xFF:
             raise Broken("an array came out of turn")
+    return (time.perf_counter_ns() - start) / n
+
+
+# ---- ObjectPool ----
+
+
+def pool_use(pool, n):
+    """Nanoseconds of acquiring an object and releasing it."""
+    acquire, release = pool.acquire, pool.release
+    first = acquire()
+    release(first)
+    start = time.perf_counter_ns()
+    for _ in range(n):
+        release(acquire())
+    elapsed = time.perf_counter_ns() - start
+    if acquire() is not first or pool.allocated != 1:
+        raise Broken("the pool gave another object")
+    release(first)
+    return elapsed / n
+
+
+def pool_use_beside(pool, n):
+    """The same while others are in use."""
+    acquire, release = pool.acquire, pool.release
+    start = time.perf_counter_ns()
+    for _ in range(n):
+        release(acquire())
+    return (time.perf_counter_ns() - start) / n
+
+
+def semaphore_use(limit, n):
+    """The same by hand: a semaphore for all processes, and a list of this one's objects."""
+    semaphore, idle = multiprocessing.Semaphore(limit), [object()]
+    acquire, release = semaphore.acquire, semaphore.release
+    start = time.perf_counter_ns()
+    for _ in range(n):
+        acquire()
+        obj = idle.pop()
+        idle.append(obj)
+        release()
     return (time.perf_counter_ns() - start) / n
 
 

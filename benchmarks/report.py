@@ -203,6 +203,21 @@ class Report:
         t.samples["2 us"] = lambda: 2000.0
         yield t
 
+    def objects(self):
+        """the pool of objects; no target"""
+        from shmcomm import ObjectPool
+
+        t = Target(
+            "objects",
+            "object acquired and released",
+            [Claim("shmcomm", "two calls", "<="), Claim("shmcomm", "Semaphore and list", ">=")],
+        )
+        pool = self.stack.enter_context(ObjectPool(object))
+        t.samples["shmcomm"] = lambda: alone.pool_use(pool, self.n(400_000))
+        t.samples["two calls"] = lambda: 2 * floors.call(BYTES, self.n(2000))
+        t.samples["Semaphore and list"] = lambda: alone.semaphore_use(64, self.n(200_000))
+        yield t
+
     def idle(self):
         """S22"""
         t = Target("S22", "8 blocked consumers", [Claim("share of one core", "0.1 %", "<=", 1)], unit="ppm")
@@ -265,7 +280,7 @@ class Report:
             t.samples[name] = lambda channel=channel: alone.put_get(channel, BYTES[:64], self.n(4000))
         yield t
 
-    GROUPS = [streams, values, batches, one_process, trips, arrays, idle, life, growth]
+    GROUPS = [streams, values, batches, one_process, trips, arrays, objects, idle, life, growth]
 
     def run(self, say):
         targets = []

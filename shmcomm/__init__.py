@@ -3,7 +3,7 @@
 import atexit as _atexit
 
 from . import _core
-from ._core import RingBufferChannel, SharedMemoryBuffer, SharedObject
+from ._core import ObjectPool, RingBufferChannel, SharedMemoryBuffer, SharedObject
 from ._errors import (
     BusyError,
     CorruptedError,
@@ -20,7 +20,7 @@ from ._errors import (
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
 if TYPE_CHECKING:
-    from ._stats import BufferHeader, BufferStats, Participant, RingStats
+    from ._stats import BufferHeader, BufferStats, ObjectPoolStats, Participant, RingStats
 del TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -38,6 +38,8 @@ __all__ = [
     "LayoutError",
     "MessageTooLargeError",
     "NotEncodableError",
+    "ObjectPool",
+    "ObjectPoolStats",
     "Participant",
     "RingBufferChannel",
     "RingStats",
@@ -51,7 +53,7 @@ _atexit.register(_core._close_all)
 
 def __getattr__(name: str) -> object:
     # Seldom needed, and dataclasses are slow to import.
-    if name in ("BufferHeader", "BufferStats", "Participant", "RingStats"):
+    if name in ("BufferHeader", "BufferStats", "ObjectPoolStats", "Participant", "RingStats"):
         from . import _stats
 
         return getattr(_stats, name)

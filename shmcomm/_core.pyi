@@ -2,12 +2,13 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, Protocol, Self, SupportsIndex, TypeAlias, TypeVar, final, overload, type_check_only
 
 from typing_extensions import disjoint_base
 
-from ._stats import BufferHeader, BufferStats, RingStats
+from ._stats import BufferHeader, BufferStats, ObjectPoolStats, RingStats
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
@@ -197,6 +198,77 @@ class Reservation:
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
         def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+@disjoint_base
+class ObjectPool(SharedObject, Generic[_T]):
+    def __new__(
+        cls,
+        factory: Callable[..., _T],
+        *,
+        reset: Callable[[_T], object] | None = None,
+        validate: Callable[[_T], object] | None = None,
+        initial_size: SupportsIndex = 0,
+        max_size: SupportsIndex = 64,
+        slot_size: SupportsIndex = 0,
+        name: str | None = None,
+        mode: SupportsIndex = 0o600,
+        persist: bool = False,
+        directory: _Directory = None,
+        max_participants: SupportsIndex = 128,
+    ) -> Self: ...
+    @classmethod
+    def attach(
+        cls,
+        name: str,
+        factory: Callable[..., _T],
+        *,
+        reset: Callable[[_T], object] | None = None,
+        validate: Callable[[_T], object] | None = None,
+        timeout: _Number = 0,
+        directory: _Directory = None,
+        foreign: bool = False,
+    ) -> Self: ...
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        factory: Callable[..., _T],
+        *,
+        reset: Callable[[_T], object] | None = None,
+        validate: Callable[[_T], object] | None = None,
+        initial_size: SupportsIndex = 0,
+        max_size: SupportsIndex | None = None,
+        slot_size: SupportsIndex | None = None,
+        mode: SupportsIndex = 0o600,
+        persist: bool = False,
+        directory: _Directory = None,
+        max_participants: SupportsIndex = 128,
+    ) -> Self: ...
+    @classmethod
+    def _rebuild(
+        cls, name: str, namespace: str, directory: str, factory: Any, reset: Any, validate: Any, /
+    ) -> Self: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def allocated(self) -> int: ...
+    @property
+    def available(self) -> int: ...
+    @property
+    def max_size(self) -> int: ...
+    @property
+    def slot_size(self) -> int: ...
+    def acquire(self, timeout: _Number = None) -> _T: ...
+    @overload
+    def try_acquire(self) -> _T | None: ...
+    @overload
+    def try_acquire(self, default: _D) -> _T | _D: ...
+    def release(self, obj: _T, /) -> None: ...
+    def borrow(self, timeout: _Number = None) -> AbstractContextManager[_T]: ...
+    def clear(self) -> None: ...
+    def stats(self) -> ObjectPoolStats: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 def list_segments(directory: _Directory = None, namespace: str | None = None) -> list[dict[str, Any]]: ...
 def remove_segment(

@@ -60,6 +60,32 @@ class RingStats(_Stats):
     participants: tuple[Participant, ...]
 
 
+@dataclass(frozen=True)
+class ObjectPoolStats(_Stats):
+    """An ObjectPool at about one moment, in all processes."""
+
+    #: shared memory of all slots
+    bytes_total: int
+    #: shared memory of those in use
+    bytes_used: int
+    max_size: int
+    #: places that have been used so far
+    size: int
+    #: objects in use
+    allocated: int
+    #: objects that can be acquired without waiting
+    available: int
+    #: free places that are reset before their next use
+    dirty: int
+    #: bytes of shared memory for each object
+    slot_size: int
+    #: threads that are blocked in acquire(), of all living processes
+    waiters: int
+    #: places that came back from killed processes
+    deaths: int
+    participants: tuple[Participant, ...]
+
+
 class BufferHeader(NamedTuple):
     """The head of a SharedMemoryBuffer."""
 
@@ -76,5 +102,5 @@ class BufferHeader(NamedTuple):
 
 
 # Pickles and reprs of types name them as users import them.
-for _type in (Participant, BufferStats, RingStats, BufferHeader):
+for _type in (Participant, BufferStats, RingStats, ObjectPoolStats, BufferHeader):
     _type.__module__ = "shmcomm"

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from helpers import Peer, fork_worker, path_of
 
-from shmcomm import BusyError, Empty, Full, LayoutError, RingBufferChannel, SharedMemoryBuffer, _core
+from shmcomm import BusyError, Empty, Full, LayoutError, ObjectPool, RingBufferChannel, SharedMemoryBuffer, _core
 
 pytestmark = [
     pytest.mark.chaos,
@@ -139,7 +139,7 @@ RECEIVERS = {receives: (1, 0), receives_batches: (BATCH, 0), peeks_and_takes: (1
 
 @pytest.fixture
 def kills(request):
-    scenarios = len(SENDERS) + len(RECEIVERS) + 4
+    scenarios = len(SENDERS) + len(RECEIVERS) + 5
     total = request.config.getoption("kills") or int(os.environ.get("SHMCOMM_KILLS", "0")) or DEFAULT_KILLS
     return max(1, total // scenarios)
 
@@ -329,6 +329,41 @@ def test_a_writer_of_a_buffer_is_killed(kills, chance):
             assert buffer.verify_checksum()
         buffer.clear()
         assert buffer.read() == bytes(10_000)
+
+
+NOTHING = bytes(64)
+
+
+def clean(view):
+    view[:] = NOTHING
+
+
+def works_in_slots(pool, number):
+    while True:
+        with pool.borrow() as view:
+            assert bytes(view) == NOTHING
+            for i in range(64):
+                view[i] = number
+
+
+def test_users_of_a_pool_are_killed(kills, chance):
+    """Three slots, two victims and the survivor: nobody sees what another left half done, and no slot is lost."""
+    with ObjectPool(memoryview, reset=clean, slot_size=64, max_size=3) as pool:
+        for round_ in range(kills):
+            victims = [fork_worker(works_in_slots, pool, number) for number in (1, 2)]
+            end = time.monotonic() + chance.random() * 0.005
+            while time.monotonic() < end:
+                with pool.borrow(timeout=30) as view:
+                    assert bytes(view) == NOTHING
+                    view[0] = 3
+            for pid in victims:
+                kill_soon(pid, chance)
+            views = [pool.acquire(timeout=0) for _ in range(3)]
+            assert [bytes(view) for view in views] == [NOTHING] * 3
+            for view in views:
+                pool.release(view)
+            assert pool.allocated == 0
+            assert pool.stats().deaths <= 2 * (round_ + 1)
 
 
 @pytest.mark.parametrize("role", ["sends", "receives"])

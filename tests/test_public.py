@@ -98,7 +98,14 @@ def test_what_is_lost_survives_pickling():
 
 @pytest.mark.parametrize(
     "kind",
-    [shmcomm.SharedObject, shmcomm.RingBufferChannel, shmcomm.SharedMemoryBuffer, _core.Lease, _core.Reservation],
+    [
+        shmcomm.SharedObject,
+        shmcomm.RingBufferChannel,
+        shmcomm.SharedMemoryBuffer,
+        shmcomm.ObjectPool,
+        _core.Lease,
+        _core.Reservation,
+    ],
     ids=lambda k: k.__name__,
 )
 def test_types_are_said_to_be_public(kind):
@@ -117,6 +124,8 @@ def test_types_cannot_be_changed_by_accident():
             made.nonsense = 5
         with kind(4) as made, pytest.raises(AttributeError):
             made.name = "other"
+    with shmcomm.ObjectPool(list) as pool, pytest.raises(AttributeError):
+        pool.max_size = 5
 
 
 def test_import_is_cheap():
@@ -194,7 +203,7 @@ def test_stats_are_pickled():
 
 
 def test_stats_classes():
-    for kind in (shmcomm.RingStats, shmcomm.BufferStats, shmcomm.Participant):
+    for kind in (shmcomm.RingStats, shmcomm.BufferStats, shmcomm.ObjectPoolStats, shmcomm.Participant):
         assert kind.__doc__
         with pytest.raises(TypeError):
             kind()

@@ -9,6 +9,8 @@ import shmcomm
 from shmcomm import (
     BufferHeader,
     BufferStats,
+    ObjectPool,
+    ObjectPoolStats,
     Participant,
     RingBufferChannel,
     RingStats,
@@ -114,6 +116,25 @@ def buffers() -> None:
         assert_type(buffer.verify_checksum() and buffer.validate_header(), bool)
         buffer.as_array((10, 10), "u1")[0] = 5
         assert_type(buffer.size + buffer.used + buffer.available + buffer.data_offset + len(buffer), int)
+
+
+def pools() -> None:
+    pool = ObjectPool(list[int], reset=list.clear, validate=lambda o: len(o) == 0, initial_size=1, max_size=8)
+    assert_type(pool, ObjectPool[list[int]])
+    obj = pool.acquire(timeout=0.5)
+    assert_type(obj, list[int])
+    pool.release(obj)
+    assert_type(pool.try_acquire(), list[int] | None)
+    assert_type(pool.try_acquire(default="none"), list[int] | str)
+    with pool.borrow(timeout=1) as lent:
+        assert_type(lent, list[int])
+    pool.clear()
+    assert_type(pool.size + pool.allocated + pool.available + pool.max_size + pool.slot_size, int)
+    assert_type(pool.stats(), ObjectPoolStats)
+    attached: ObjectPool[bytearray] = ObjectPool.attach("x", bytearray, timeout=5)
+    opened: ObjectPool[memoryview] = ObjectPool.open("x", memoryview, slot_size=100)
+    attached.release("text")  # type: ignore[arg-type]
+    opened.close()
 
 
 def errors() -> None:

@@ -33,6 +33,9 @@ struct pyshc_state {
     PyTypeObject *ring_type;
     PyTypeObject *lease_type;
     PyTypeObject *reservation_type;
+    PyTypeObject *objects_type;
+    PyTypeObject *slot_memory_type;
+    PyTypeObject *borrow_type;
     pyshc_codec_state_t codec;
     pyshc_handle_t *handles; /* every open handle of this interpreter, for the end of the process */
     pyshc_guard_t handles_guard;
@@ -94,6 +97,9 @@ extern PyType_Spec pyshc_buffer_spec;
 extern PyType_Spec pyshc_ring_spec;
 extern PyType_Spec pyshc_lease_spec;
 extern PyType_Spec pyshc_reservation_spec;
+extern PyType_Spec pyshc_objects_spec;
+extern PyType_Spec pyshc_slot_memory_spec;
+extern PyType_Spec pyshc_borrow_spec;
 extern PyMethodDef pyshc_tool_methods[];
 
 #endif

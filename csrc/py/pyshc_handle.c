@@ -317,8 +317,10 @@ static void
 let_go(pyshc_handle_t *h)
 {
     pyshc_shared_t *shared = h->shared;
-    h->shared = NULL;
     list_remove(h);
+    if (shared != NULL && h->kind->let_go != NULL)
+        h->kind->let_go(h);
+    h->shared = NULL;
     if (shared != NULL)
         pyshc_shared_release(shared, ends_of(h));
 }
@@ -457,8 +459,8 @@ pyshc_handle_close_all(pyshc_state_t *st)
 
 /* ---- the base type ---- */
 
-static int
-object_traverse(PyObject *self, visitproc visit, void *arg)
+int
+pyshc_handle_traverse(PyObject *self, visitproc visit, void *arg)
 {
     pyshc_handle_t *h = (pyshc_handle_t *)self;
     Py_VISIT(Py_TYPE(self));
@@ -636,9 +638,15 @@ PyDoc_STRVAR(
     "Base of every named object in shared memory: name, closed, close(), unlink(), context manager, pickling by name.");
 
 static PyType_Slot object_slots[] = {
-    {Py_tp_doc, (void *)object_doc},       {Py_tp_traverse, object_traverse}, {Py_tp_clear, object_clear},
-    {Py_tp_dealloc, pyshc_handle_dealloc}, {Py_tp_repr, object_repr},         {Py_tp_methods, object_methods},
-    {Py_tp_getset, object_getset},         {Py_tp_members, object_members},   {0, NULL},
+    {Py_tp_doc, (void *)object_doc},
+    {Py_tp_traverse, pyshc_handle_traverse},
+    {Py_tp_clear, object_clear},
+    {Py_tp_dealloc, pyshc_handle_dealloc},
+    {Py_tp_repr, object_repr},
+    {Py_tp_methods, object_methods},
+    {Py_tp_getset, object_getset},
+    {Py_tp_members, object_members},
+    {0, NULL},
 };
 
 PyType_Spec pyshc_shared_object_spec = {

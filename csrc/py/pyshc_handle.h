@@ -21,6 +21,8 @@ typedef struct pyshc_kind {
     void (*init)(shc_seg_t *);
     void (*bind)(pyshc_shared_t *);
     void (*wake)(pyshc_shared_t *); /* every waiter, because a handle closes; may be NULL */
+    /* Gives back what the handle holds, while it still has its segment; may be NULL. */
+    void (*let_go)(pyshc_handle_t *);
 } pyshc_kind_t;
 
 struct pyshc_handle {
@@ -52,8 +54,9 @@ typedef struct pyshc_creation {
 #define PYSHC_CREATION_NAMES "name", "mode", "persist", "directory", "max_participants"
 #define PYSHC_CREATION_COUNT 5
 
-/* For the dealloc of types with more members. */
+/* For the dealloc and traverse of types with more members. */
 void pyshc_handle_dealloc(PyObject *self);
+int pyshc_handle_traverse(PyObject *self, visitproc visit, void *arg);
 
 /* An empty handle of a type or subclass; close it by dropping the reference if it is not filled. */
 pyshc_handle_t *pyshc_handle_new(PyTypeObject *type);

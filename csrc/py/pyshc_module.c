@@ -38,6 +38,12 @@ add_types(PyObject *module, pyshc_state_t *st)
     st->reservation_type = make_type(module, &pyshc_reservation_spec, NULL);
     if (st->buffer_type == NULL || st->ring_type == NULL || st->lease_type == NULL || st->reservation_type == NULL)
         return -1;
+    st->objects_type = make_type(module, &pyshc_objects_spec, st->shared_object_type);
+    st->slot_memory_type = make_type(module, &pyshc_slot_memory_spec, NULL);
+    st->borrow_type = make_type(module, &pyshc_borrow_spec, NULL);
+    if (st->objects_type == NULL || st->slot_memory_type == NULL || st->borrow_type == NULL ||
+        PyModule_AddType(module, st->objects_type) < 0)
+        return -1;
     if (PyModule_AddType(module, st->shared_object_type) < 0 || PyModule_AddType(module, st->buffer_type) < 0 ||
         PyModule_AddType(module, st->ring_type) < 0 || PyModule_AddType(module, st->lease_type) < 0)
         return -1;
@@ -94,6 +100,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->lease_type);
     Py_VISIT(st->reservation_type);
     Py_VISIT(st->breather);
+    Py_VISIT(st->objects_type);
+    Py_VISIT(st->slot_memory_type);
+    Py_VISIT(st->borrow_type);
     return pyshc_codec_state_traverse(&st->codec, visit, arg);
 }
 
@@ -110,6 +119,9 @@ module_clear(PyObject *module)
     Py_CLEAR(st->lease_type);
     Py_CLEAR(st->reservation_type);
     Py_CLEAR(st->breather);
+    Py_CLEAR(st->objects_type);
+    Py_CLEAR(st->slot_memory_type);
+    Py_CLEAR(st->borrow_type);
     pyshc_codec_state_clear(&st->codec);
     return 0;
 }

@@ -23,6 +23,7 @@
 #include "py/pyshc_mutex.h" /* first: Python.h chooses the system's feature macros */
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_objects.h"
 #include "ds/shc_ring.h"
 #include "sync/shc_pace.h"
 
@@ -48,6 +49,7 @@ typedef struct pyshc_shared {
     union {
         shc_ring_t ring;
         shc_buffer_t buffer;
+        shc_objects_t objects;
     };
     /* producer's end of this process */
     pyshc_mutex_t send_lock;

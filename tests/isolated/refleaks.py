@@ -13,7 +13,7 @@ from multiprocessing import shared_memory
 import numpy as np
 
 import shmcomm
-from shmcomm import RingBufferChannel, SharedMemoryBuffer, _core
+from shmcomm import ObjectPool, RingBufferChannel, SharedMemoryBuffer, _core
 
 ROUNDS, ALLOWED = 300, 200  # caches grow a little; a leak is at least one block per round
 faulthandler.dump_traceback_later(90, exit=True)
@@ -61,6 +61,10 @@ over.shutdown()
 buffer = SharedMemoryBuffer(1000)
 stdlib = shared_memory.SharedMemory(create=True, size=100)
 array = np.arange(1000)
+pool = ObjectPool(list, reset=list.clear, validate=lambda obj: not obj, max_size=3)
+slots = ObjectPool(memoryview, reset=lambda view: view[0], slot_size=100, max_size=3)
+used_up = ObjectPool(list, max_size=1)
+used_up.acquire()
 
 
 def through(value, ch=channel, **how):
@@ -167,6 +171,49 @@ def fill_holds():
 def cycles():
     one = Sub(2)
     one.myself = one
+
+
+def borrow(from_pool, fails=False):
+    with contextlib.suppress(KeyError), from_pool.borrow(timeout=0) as obj:
+        if fails:
+            raise KeyError
+    return obj
+
+
+def rebuild():
+    obj = pool.acquire()
+    pool.release(obj)
+    obj.append(1)
+    pool.release(pool.acquire())
+
+
+def pool_that_fails(what):
+    state = {what: True}
+
+    def call(name, result):
+        if state.get(name):
+            raise KeyError
+        return result
+
+    with ObjectPool(
+        lambda: call("factory", []), reset=lambda _: call("reset", 1), validate=lambda _: call("validate", 1)
+    ) as failing:
+        state[what] = False
+        failing.release(failing.acquire())
+        state[what] = True
+        if what == "reset":
+            raises(failing.release, failing.acquire())
+        else:
+            failing.clear() if what == "factory" else None
+            raises(failing.acquire)
+
+
+def pool_cycle():
+    held = []
+    made = ObjectPool(lambda: [held])
+    held.append(made)
+    made.release(made.acquire())
+    held.append(made.acquire())
 
 
 def from_stdlib():
@@ -305,6 +352,34 @@ PATHS = {
         repr(channel),
     ),
     "stats": lambda: (channel.stats().asdict(), buffer.stats().asdict()),
+    "pool": lambda: (borrow(pool), borrow(slots), borrow(pool, True), pool.stats().asdict(), pool.available),
+    "pool rebuilds": rebuild,
+    "pool drops": lambda: (borrow(pool), pool.clear(), borrow(slots), slots.clear()),
+    "pool used up": lambda: (
+        used_up.try_acquire(),
+        used_up.try_acquire([]),
+        raises(used_up.acquire, 0),
+        raises(used_up.acquire, 0.0001),
+        raises(borrow, used_up),
+    ),
+    "pool errors": lambda: (
+        raises(pool.release, []),
+        raises(ObjectPool, 5),
+        raises(ObjectPool, list, max_size=0),
+        raises(ObjectPool, lambda: 1 / 0, initial_size=1),
+        raises(ObjectPool, list, reset=5),
+        raises(pool.acquire, -1),
+    ),
+    **{f"pool, {w} raises": lambda w=w: pool_that_fails(w) for w in ("factory", "reset", "validate")},
+    "pool opened": lambda: (
+        ObjectPool.attach(pool.name, list).close(),
+        ObjectPool.open(pool.name, list, max_size=3),
+        raises(ObjectPool.open, pool.name, list, max_size=4),
+        pickle.loads(pickle.dumps(used_up)),
+        ObjectPool[int],
+    ),
+    "pool closed in use": lambda: [(p.acquire(), p.close()) for p in [ObjectPool(bytearray, initial_size=2)]],
+    "pool cycle": pool_cycle,
     "subclass": cycles,
     "generic alias": lambda: RingBufferChannel[int],
     "unlink": lambda: [(b.unlink(), raises(b.unlink), b.close()) for b in [SharedMemoryBuffer(4, persist=True)]],

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_objects.h"
 #include "ds/shc_ring.h"
 #include "seg/shc_seg.h"
 
@@ -143,11 +144,14 @@ fuzz_dir_close(fuzz_dir_t *dir)
     FUZZ_CHECK(rmdir(dir->path) == 0);
 }
 
-/* With 46 participants a ring of the least size takes two pages exactly, and so does a buffer of 4608 bytes. */
+/* With 46 participants a ring of the least size takes two pages exactly, and so do a buffer of 4608 bytes and a pool of
+ * 60 slots. */
 #define FUZZ_PARTICIPANTS 46u
 #define FUZZ_RING_BYTES SHC_RING_DATA_BYTES_MIN
 #define FUZZ_RING_CAPACITY 40u
 #define FUZZ_BUFFER_BYTES 4608u
+#define FUZZ_SLOTS 60u
+#define FUZZ_SLOT_BYTES 64u
 #define FUZZ_SIZE 8192u
 
 static inline shc_seg_create_args_t
@@ -155,6 +159,12 @@ fuzz_args(const shc_seg_spec_t *spec)
 {
     bool ring = spec == &shc_ring_spec;
     shc_seg_create_args_t args = {.participants = FUZZ_PARTICIPANTS, .mode = 0600};
+    if (spec == &shc_objects_spec) {
+        args.body_size = shc_objects_body_size(FUZZ_SLOTS, FUZZ_SLOT_BYTES);
+        args.config[SHC_OBJECTS_CONFIG_MAX_SIZE] = FUZZ_SLOTS;
+        args.config[SHC_OBJECTS_CONFIG_SLOT_SIZE] = FUZZ_SLOT_BYTES;
+        return args;
+    }
     args.body_size = ring ? shc_ring_body_size(FUZZ_RING_BYTES) : shc_buffer_body_size(FUZZ_BUFFER_BYTES);
     args.config[0] = ring ? FUZZ_RING_CAPACITY : FUZZ_BUFFER_BYTES;
     args.config[1] = ring ? FUZZ_RING_BYTES : 0;
@@ -168,7 +178,9 @@ fuzz_pristine(fuzz_dir_t *dir, const shc_seg_spec_t *spec, uint8_t bytes[FUZZ_SI
 {
     shc_seg_t seg;
     shc_seg_create_args_t args = fuzz_args(spec);
-    void (*init)(shc_seg_t *) = spec == &shc_ring_spec ? shc_ring_init : shc_buffer_init;
+    void (*init)(shc_seg_t *) = spec == &shc_ring_spec      ? shc_ring_init
+                                : spec == &shc_objects_spec ? shc_objects_init
+                                                            : shc_buffer_init;
     FUZZ_CHECK(shc_seg_create(dir->fd, "pristine", &dir->self, spec, &args, init, &seg) == 0);
     FUZZ_CHECK(seg.id.size == FUZZ_SIZE);
     memcpy(bytes, seg.base, FUZZ_SIZE);
@@ -487,6 +499,76 @@ fuzz_buffer_op(fuzz_buffer_t *f, unsigned op, uint64_t argument)
         break;
     case 4:
         fuzz_sanity(shc_buffer_check(&f->buffer));
+        break;
+    default:
+        fuzz_seg_op(&f->seg, (unsigned)argument % (FUZZ_SEG_OPS - 1), argument >> 3);
+        break;
+    }
+}
+
+/* ---- the pool's ---- */
+
+typedef struct fuzz_objects {
+    shc_seg_t seg;
+    shc_objects_t pool;
+    uint32_t last;
+} fuzz_objects_t;
+
+static inline bool
+fuzz_objects_open(fuzz_objects_t *f, const fuzz_image_t *image, shc_self_t *self)
+{
+    memset(f, 0, sizeof *f);
+    int r = shc_seg_adopt(image->base, image->size, self, &shc_objects_spec, &f->seg);
+    FUZZ_CHECK(r <= 0);
+    if (r != 0 || !fuzz_join(&f->seg))
+        return false;
+    shc_objects_open(&f->pool, &f->seg);
+    FUZZ_CHECK(f->pool.memory + f->pool.max_size * f->pool.pitch == image->base + image->size);
+    return true;
+}
+
+static inline void
+fuzz_objects_use(fuzz_objects_t *f, uint32_t slot)
+{
+    FUZZ_CHECK(slot < f->pool.max_size);
+    if (f->pool.slot_size != 0)
+        memset(shc_objects_memory(&f->pool, slot), 0x5a, (size_t)f->pool.slot_size);
+    f->last = slot;
+}
+
+#define FUZZ_OBJECTS_OPS 8u
+
+static inline void
+fuzz_objects_op(fuzz_objects_t *f, unsigned op, uint64_t argument)
+{
+    uint32_t slot = (uint32_t)(argument % f->pool.max_size);
+    bool dirty;
+    int r;
+    shc_objects_counts_t n;
+    switch (op % FUZZ_OBJECTS_OPS) {
+    case 0:
+        if (shc_objects_try_take(&f->pool, slot, &dirty))
+            fuzz_objects_use(f, slot);
+        break;
+    case 1:
+    case 2:
+        r = shc_objects_take(&f->pool, &slot, &dirty);
+        FUZZ_CHECK(r == 0 || r == SHC_EMPTY);
+        if (r == 0)
+            fuzz_objects_use(f, slot);
+        break;
+    case 3:
+        fuzz_sanity(shc_objects_give_back(&f->pool, argument % 2 ? f->last : slot, argument % 3 == 0));
+        break;
+    case 4:
+        n = shc_objects_count(&f->pool);
+        FUZZ_CHECK(n.taken <= n.used && n.used <= f->pool.max_size && n.dirty <= f->pool.max_size - n.taken);
+        break;
+    case 5:
+        FUZZ_CHECK(shc_objects_held_by(&f->pool, slot, (uint32_t)(argument >> 32)) <= f->pool.max_size);
+        break;
+    case 6:
+        fuzz_sanity(shc_objects_check(&f->pool));
         break;
     default:
         fuzz_seg_op(&f->seg, (unsigned)argument % (FUZZ_SEG_OPS - 1), argument >> 3);

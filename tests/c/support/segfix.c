@@ -59,6 +59,16 @@ fix_ring_args(uint64_t capacity, uint64_t data_bytes)
     return args;
 }
 
+shc_seg_create_args_t
+fix_objects_args(uint64_t max_size, uint64_t slot_size)
+{
+    shc_seg_create_args_t args = {
+        .body_size = shc_objects_body_size(max_size, slot_size), .participants = FIX_PARTICIPANTS, .mode = 0600};
+    args.config[SHC_OBJECTS_CONFIG_MAX_SIZE] = max_size;
+    args.config[SHC_OBJECTS_CONFIG_SLOT_SIZE] = slot_size;
+    return args;
+}
+
 /* ---- the arena by itself ---- */
 
 #define ARENA_ALIGN (UINT64_C(1) << SHC_ARENA_PAGE_SHIFT_MAX)
@@ -131,9 +141,10 @@ fix_arena_open(shc_arena_t *arena, shc_seg_t *seg)
 int
 fix_create_with(const char *file, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, shc_seg_t *seg)
 {
-    void (*init)(shc_seg_t *) = spec == &shc_ring_spec    ? shc_ring_init
-                                : spec == &fix_arena_spec ? fix_arena_init
-                                                          : shc_buffer_init;
+    void (*init)(shc_seg_t *) = spec == &shc_ring_spec      ? shc_ring_init
+                                : spec == &shc_objects_spec ? shc_objects_init
+                                : spec == &fix_arena_spec   ? fix_arena_init
+                                                            : shc_buffer_init;
     return shc_seg_create(fix.dir_fd, file, &fix.self, spec, args, init, seg);
 }
 
@@ -149,6 +160,13 @@ fix_create_ring(const char *file, uint64_t capacity, uint64_t data_bytes, shc_se
 {
     shc_seg_create_args_t args = fix_ring_args(capacity, data_bytes);
     return fix_create_with(file, &shc_ring_spec, &args, seg);
+}
+
+int
+fix_create_objects(const char *file, uint64_t max_size, uint64_t slot_size, shc_seg_t *seg)
+{
+    shc_seg_create_args_t args = fix_objects_args(max_size, slot_size);
+    return fix_create_with(file, &shc_objects_spec, &args, seg);
 }
 
 static int

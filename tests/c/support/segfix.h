@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_objects.h"
 #include "ds/shc_ring.h"
 #include "seg/shc_arena.h"
 #include "seg/shc_seg.h"
@@ -31,6 +32,7 @@ void fix_close(void);
 
 shc_seg_create_args_t fix_buffer_args(uint64_t size);
 shc_seg_create_args_t fix_ring_args(uint64_t capacity, uint64_t data_bytes);
+shc_seg_create_args_t fix_objects_args(uint64_t max_size, uint64_t slot_size);
 
 /* A segment whose body is an arena and nothing else: a kind for tests only. Its config words are the arena's. */
 #define FIX_KIND_ARENA 0xfffffffeu
@@ -43,6 +45,7 @@ void fix_arena_open(shc_arena_t *arena, shc_seg_t *seg);
 
 int fix_create_buffer(const char *file, uint64_t size, shc_seg_t *seg);
 int fix_create_ring(const char *file, uint64_t capacity, uint64_t data_bytes, shc_seg_t *seg);
+int fix_create_objects(const char *file, uint64_t max_size, uint64_t slot_size, shc_seg_t *seg);
 int fix_create_with(const char *file, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, shc_seg_t *seg);
 int fix_attach(const char *file, const shc_seg_spec_t *spec, shc_seg_t *seg);
 int fix_attach_any_owner(const char *file, const shc_seg_spec_t *spec, shc_seg_t *seg);

@@ -10,6 +10,8 @@
 #define RING_BODY (FUZZ_SIZE - FUZZ_RING_BYTES - sizeof(shc_ring_shm_t))
 #define RING_DATA (FUZZ_SIZE - FUZZ_RING_BYTES)
 #define BUFFER_BODY (FUZZ_SIZE - FUZZ_BUFFER_BYTES - sizeof(shc_buffer_shm_t))
+#define OBJECTS_BODY (FUZZ_SIZE - shc_objects_body_size(FUZZ_SLOTS, FUZZ_SLOT_BYTES))
+#define OBJECTS_MEMORY (OBJECTS_BODY + shc_objects_memory_at(FUZZ_SLOTS))
 
 static fuzz_dir_t dir;
 static fuzz_image_t image;
@@ -65,6 +67,7 @@ try_words(size_t from, size_t to, try_fn prepare, try_fn use)
 
 static fuzz_ring_t f;
 static fuzz_buffer_t b;
+static fuzz_objects_t o;
 
 /* Each operation of a ring at least once, whatever the ones before said. */
 static void
@@ -166,6 +169,44 @@ TEST_LIMIT(a_buffer_whose_words_are_forged, 120)
     tear_down();
 }
 
+static void
+use_objects(void)
+{
+    for (unsigned op = 0; op < FUZZ_OBJECTS_OPS; op++)
+        for (uint64_t argument = 0; argument < 3; argument++)
+            fuzz_objects_op(&o, op, argument * 0x300000007 + 1);
+    for (unsigned op = 0; op < FUZZ_SEG_OPS; op++)
+        fuzz_seg_op(&o.seg, op, 2);
+    for (unsigned i = 0; i < FUZZ_SLOTS + 2; i++)
+        fuzz_objects_op(&o, 1, i);
+}
+
+static void
+adopt_and_use_objects(void)
+{
+    if (fuzz_objects_open(&o, &image, &dir.self))
+        use_objects();
+}
+
+static void
+open_objects(void)
+{
+    if (!fuzz_objects_open(&o, &image, &dir.self))
+        t_fail(__FILE__, __LINE__, "the image cannot be opened");
+    for (unsigned i = 0; i < FUZZ_SLOTS / 2; i++)
+        fuzz_objects_op(&o, 1, i);
+}
+
+TEST_LIMIT(a_pool_of_objects_whose_words_are_forged, 120)
+{
+    set_up(&shc_objects_spec);
+    try_words(0, HEAD_END, NULL, adopt_and_use_objects);
+    try_words(OBJECTS_BODY, OBJECTS_MEMORY, NULL, adopt_and_use_objects);
+    try_words(SHC_SEG_PARTICIPANTS_OFFSET, HEAD_END, open_objects, use_objects);
+    try_words(OBJECTS_BODY, OBJECTS_MEMORY, open_objects, use_objects);
+    tear_down();
+}
+
 TEST(an_image_of_any_length_is_refused_or_right)
 {
     set_up(&shc_ring_spec);
@@ -257,6 +298,23 @@ TEST_LIMIT(a_buffer_beside_a_scribbler, 120)
         start_scribbler(&s, 0, &seed);
         for (unsigned i = 0; i < 100; i++)
             fuzz_buffer_op(&b, (unsigned)t_random(&seed), t_random(&seed));
+        stop_scribbler(&s);
+    }
+    tear_down();
+}
+
+TEST_LIMIT(a_pool_of_objects_beside_a_scribbler, 120)
+{
+    scribbler_t s;
+    uint64_t seed = t_seed(), rounds = t_scaled(500);
+    skip_under_tsan();
+    set_up(&shc_objects_spec);
+    for (uint64_t round = 0; round < rounds; round++) {
+        restore();
+        open_objects();
+        start_scribbler(&s, round % 4 ? (size_t)OBJECTS_BODY : 0, &seed);
+        for (unsigned i = 0; i < 200; i++)
+            fuzz_objects_op(&o, (unsigned)t_random(&seed), t_random(&seed));
         stop_scribbler(&s);
     }
     tear_down();
