@@ -3,7 +3,7 @@
 import atexit as _atexit
 
 from . import _core
-from ._core import RingBufferChannel, SharedMemoryBuffer, SharedObject
+from ._core import Lease, Reservation, RingBufferChannel, SharedMemoryBuffer, SharedObject
 from ._errors import (
     BusyError,
     CorruptedError,
@@ -36,9 +36,11 @@ __all__ = [
     "Full",
     "LaggedError",
     "LayoutError",
+    "Lease",
     "MessageTooLargeError",
     "NotEncodableError",
     "Participant",
+    "Reservation",
     "RingBufferChannel",
     "RingStats",
     "SharedMemoryBuffer",
