@@ -3,7 +3,7 @@
 import atexit as _atexit
 
 from . import _core
-from ._core import ObjectPool, RingBufferChannel, SharedMemoryBuffer, SharedObject
+from ._core import Lease, ObjectPool, Reservation, RingBufferChannel, SharedMemoryBuffer, SharedObject
 from ._errors import (
     BusyError,
     CorruptedError,
@@ -36,11 +36,13 @@ __all__ = [
     "Full",
     "LaggedError",
     "LayoutError",
+    "Lease",
     "MessageTooLargeError",
     "NotEncodableError",
     "ObjectPool",
     "ObjectPoolStats",
     "Participant",
+    "Reservation",
     "RingBufferChannel",
     "RingStats",
     "SharedMemoryBuffer",

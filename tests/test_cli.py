@@ -247,8 +247,8 @@ STRANGE = {
     "short": (lambda: b"SHMCOMM1" * 60, "short", "the file is not a shmcomm segment", False, False),
     "random": (lambda: os.urandom(70000), "alien", "the file is not a shmcomm segment", False, False),
     "version": (lambda: changed(8, 0x40), "version", "the segment has another format version", False, False),
-    "layout": (lambda: changed(16, 1), "idle", "made by a build with another memory layout", True, False),
-    "kind": (lambda: changed(12, 0x40), "idle", "a kind of object that this version does not know", True, False),
+    "layout": (lambda: changed(16, 1), "layout", "made by a build with another memory layout", True, False),
+    "kind": (lambda: changed(12, 0x40), "layout", "a kind of object that this version does not know", True, False),
     "pidns": (lambda: changed(72, 1), "pidns", "is used from another PID namespace", False, False),
     "truncated": (lambda: sound_segment()[:4500], "corrupt", "a value that no correct process writes", False, False),
     "longer": (lambda: sound_segment() + b"x", "corrupt", "a value that no correct process writes", False, False),
@@ -534,6 +534,19 @@ def test_sizes(nbytes, text):
 
 
 @pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [(0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "1 kB"), (31_456_789, "31.5 MB"), (2**50, "1,126 TB")],
+)
+def test_decimal_sizes(nbytes, text):
+    assert _table.decimal(nbytes) == text
+
+
+def test_counts():
+    counted = [_table.count(1, "file"), _table.count(1234, "file"), _table.count(0, "entry", "entries")]
+    assert counted == ["1 file", "1,234 files", "0 entries"]
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(-1, "0 s"), (0.9, "0 s"), (59, "59 s"), (60, "1 min"), (3700, "1 h 1 min"), (86400 + 61, "1 d"), (7201, "2 h")],
 )
@@ -548,13 +561,32 @@ def test_progress_is_silent_off_a_terminal():
     assert (stream.getvalue(), progress.interval) == ("", None)
 
 
+class Terminal(io.StringIO):
+    encoding = "ascii"
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (49, f"  {'-' * 24}  0/10  a long label"),
+        (40, f"  {'-' * 17}  0/10  a long label"),
+        (29, f"  {'-' * 6}  0/10  a long label"),
+        (28, f"  {'-' * 19}  0/10"),
+        (12, f"  {'-' * 3}  0/10"),
+        (4, "   "),
+    ],
+)
+def test_progress_cuts_no_word(monkeypatch, columns, line):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    with _progress.Progress("a long label", 10, stream=stream):
+        assert stream.getvalue() == f"\r\x1b[2K{line}"
+
+
 def test_progress_draws_and_wipes_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        encoding = "ascii"
-
-        def isatty(self):
-            return True
-
     monkeypatch.setenv("COLUMNS", "200")
     stream = Terminal()
     with _progress.Progress("work", 10, stream=stream) as progress:

@@ -49,7 +49,7 @@ def test_every_run_gives_the_same_answer(library):
     report = json.loads(done.stdout)
     found = report["input"]
     assert found["files"] == 43
-    assert found["left_out"] == {"binary": 1, "unreadable": 2, "beyond --limit": 0}
+    assert found["left_out"] == {"binary": 1, "unreadable": 2, "beyond_limit": 0}
     assert found["messages"] > found["files"]  # the large one went in pieces
     assert [run["correct"] for run in report["runs"]] == [True] * 4
     assert report["ok"] is True
@@ -68,10 +68,12 @@ def test_the_victim_really_dies_in_mid_run_and_one_worker_is_enough(library):
 def test_text_report(library):
     done = run_demo(library, "--workers", 2)
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 workers killed" in done.stdout
+    assert "shmcomm, 1 of 2 killed" in done.stdout
     assert "SIGKILL" in done.stdout
     assert re.search(r"^All answers are right, nothing was left behind\.", done.stdout, re.MULTILINE)
-    assert max(map(len, done.stdout.splitlines())) <= 160
+    assert "Medians of 3 runs each" in done.stdout
+    # Only the path may be longer than a small terminal is wide.
+    assert max(len(line) for line in done.stdout.splitlines() if str(library) not in line) < 80
 
 
 def test_no_kill(library):
@@ -109,6 +111,39 @@ def test_leftovers_are_told_and_are_exit_code_1(library, monkeypatch, capsys):
     assert "LEFT BEHIND: demo.1.tasks" in capsys.readouterr().out
 
 
+def test_the_smallest_input_is_told_in_the_singular(tmp_path):
+    (tmp_path / "one.txt").write_text("word", "utf-8")
+    done = run_demo(tmp_path, "--workers", 1, "--no-kill")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == f"1 file, 4 B of {tmp_path}"
+    assert "A word index, by 1 worker: 1 entry of 1 word." in done.stdout
+    assert "The same 1 message to a process" in done.stdout
+
+
+def test_the_median_run_counts_and_one_wrong_answer_spoils_all():
+    runs = [{"seconds": seconds, "correct": seconds != 9} for seconds in (5, 9, 7)]
+    assert _runs._median(runs) == {"seconds": 7, "correct": False, "repeats": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workers", "x"], "x is not a number from 1 to 256"),
+        (["--workers", "0"], "0 is not a number from 1 to 256"),
+        (["--workers", "257"], "257 is not a number from 1 to 256"),
+        (["--workers", "-1"], "-1 is not a number from 1 to 256"),
+        (["--limit", "many"], "many is not a number of megabytes"),
+        (["--limit", "nan"], "nan is not a number of megabytes"),
+        (["--limit", "-1"], "-1 is not a number of megabytes"),
+    ],
+)
+def test_options_that_are_no_numbers(capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", *arguments])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def test_input_without_text_is_a_usage_error(library):
     for path in (library / "no-such-folder", library / "binary.bin", library / "fifo"):
         done = run_demo(path)
@@ -118,7 +153,7 @@ def test_input_without_text_is_a_usage_error(library):
 
 def test_limit_leaves_out_what_goes_beyond(library):
     report = json.loads(run_demo(library, "--limit", "0.05", "--no-kill", "--json").stdout)
-    assert report["input"]["left_out"]["beyond --limit"] > 0
+    assert report["input"]["left_out"]["beyond_limit"] > 0
     assert 0 < report["input"]["bytes"] <= 50_000
 
 

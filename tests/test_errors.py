@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 
+import numpy
 import pytest
 from helpers import Peer, path_of, run_python, until
 
@@ -25,6 +26,7 @@ from shmcomm import (
     CorruptedError,
     Empty,
     LayoutError,
+    MessageTooLargeError,
     NotEncodableError,
     RingBufferChannel,
     SharedMemoryBuffer,
@@ -582,7 +584,7 @@ FILES = {
     "truncated head": (lambda c: c[:100], "short", NO_SEGMENT),
     "magic only": (lambda c: c[:8], "short", NO_SEGMENT),
     "another version": (lambda c: put(c, 8, b"\x02"), "version", OTHER_VERSION),
-    "another layout": (lambda c: put(c, 16, b"12345678"), "live", OTHER_LAYOUT),
+    "another layout": (lambda c: put(c, 16, b"12345678"), "layout", OTHER_LAYOUT),
 }
 
 
@@ -864,6 +866,91 @@ SharedMemoryBuffer(1000).close()
     assert "too large" in run_python(source).stdout
 
 
+# ---- messages that cannot be sent ----
+
+
+class Opaque:
+    def __init__(self, content):
+        self.content = content
+
+
+TOO_LARGE = {
+    "bytes": (bytes(100_000), "the message of 100000 bytes"),
+    "str": ("x" * 40_000, "the message of 40000 bytes"),
+    "list": ([bytes(100_000)], r"the message of up to 1000\d\d bytes"),
+    "pickled": (Opaque(bytes(100_000)), r"the message of up to 1000\d\d bytes"),
+}
+
+
+@pytest.mark.parametrize(("message", "words"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_message_that_is_too_large_is_measured(channel, message, words):
+    for call in (
+        channel.send,
+        channel.try_send,
+        lambda m: channel.send_batch([1, m]),
+        lambda m: channel.send_batch(iter([m])),
+    ):
+        with pytest.raises(MessageTooLargeError, match=f"^{words} is larger than .* ever hold") as caught:
+            call(message)
+        advised = int(re.search(r": create it with buffer_size=(\d+)$", str(caught.value))[1])
+        with RingBufferChannel(4, buffer_size=advised) as larger:
+            larger.send(message)
+
+
+def test_a_codecs_own_message_that_is_too_large_is_measured():
+    with RingBufferChannel(4, codec=pickle) as channel:
+        size = len(pickle.dumps(bytes(100_000)))
+        with pytest.raises(MessageTooLargeError, match=f"the message of {size} bytes"):
+            channel.send(bytes(100_000))
+        channel.send("fits")
+        assert channel.receive() == "fits"
+
+
+def test_a_reservation_that_is_too_large_is_measured(channel):
+    with pytest.raises(MessageTooLargeError, match="the message of 50000 bytes .*: create it with buffer_size=131072$"):
+        channel.reserve(50_000)
+    with pytest.raises(MessageTooLargeError, match=r"the message of 10{12} bytes .*: send it in parts$"):
+        channel.reserve(10**12)
+    with pytest.raises(MessageTooLargeError, match=r"the message of up to 500\d\d bytes"):
+        channel.reserve_array(50_000, "u1")
+
+
+def test_who_is_to_blame_for_a_message_that_cannot_be_encoded(channel):
+    with pytest.raises(NotEncodableError, match="^cannot send function: only .* natively; and pickle says: Can't"):
+        channel.send(lambda: 1)
+    with pytest.raises(NotEncodableError, match="^cannot send list, because of function in it: only .*; and pickle"):
+        channel.send([1, {"key": lambda: 1}])
+    with RingBufferChannel(4, codec="native") as native:
+        with pytest.raises(NotEncodableError, match="^codec='native' cannot send dict, because of range in it: only"):
+            native.send({"key": range(3)})
+        with pytest.raises(NotEncodableError, match="^codec='native' cannot send range: only exact built-in types"):
+            native.send(range(3))
+
+
+def test_arrays_of_items_without_bytes(channel):
+    with pytest.raises(ValueError, match="items of dtype .* have no size: say how many bytes each has"):
+        channel.reserve_array(3, "S")
+    with RingBufferChannel(4, codec="native") as native:
+        for items in (numpy.zeros(3, [("a", "S0")]), numpy.zeros(3, [("a", "S0")])[0]):
+            with pytest.raises(NotEncodableError, match="its items have no bytes"):
+                native.send(items)
+    with SharedMemoryBuffer(64) as buffer, pytest.raises(ValueError, match="have no size"):
+        buffer.as_array(3, "S")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: RingBufferChannel(4, 5), r"takes at most 1 positional argument \(2 given\)"),
+        (lambda: RingBufferChannel.open("x", 1, 2), r"takes at most 2 positional arguments \(3 given\)"),
+        (lambda: SharedMemoryBuffer(4).set_header(1), r"takes no positional arguments \(1 given\)"),
+    ],
+)
+def test_too_many_positional_arguments(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
 # ---- ends that are taken ----
 
 
@@ -878,7 +965,10 @@ def test_busy(channel):
                 peer(call)
         assert peer("x.receive()") == 1
         for call in (channel.receive, channel.dequeue, channel.peek, channel.clear, lambda: channel.receive_batch(2)):
-            with pytest.raises(BusyError, match=f"the receiving end of .* belongs to process {peer.pid}"):
+            with pytest.raises(
+                BusyError,
+                match=f"the receiving end of .* belongs to process {peer.pid}.*a second channel for the other",
+            ):
                 call()
         peer("len(x), x.is_full(), x.is_empty(), x.stats()")
         peer("x.close()")

@@ -5,6 +5,8 @@ import pickle
 from pathlib import Path
 from typing import Any, assert_type
 
+import numpy
+
 import shmcomm
 from shmcomm import (
     BufferHeader,
@@ -50,6 +52,18 @@ def channels() -> None:
     assert_type(stats, RingStats)
     assert_type(stats.participants[0], Participant)
     assert_type(stats.asdict(), dict[str, Any])
+
+
+def without_annotation() -> None:
+    with RingBufferChannel(2) as channel:
+        assert_type(channel, RingBufferChannel[Any])
+        channel.send({"any": "thing"})
+        text: str = channel.receive()
+        del text
+    attached = RingBufferChannel.attach("x")
+    attached.send(1)
+    opened = RingBufferChannel.open("x", 8)
+    opened.send(1)
 
 
 def going_on(channel: RingBufferChannel[int], objects: list[int]) -> None:
@@ -115,6 +129,11 @@ def buffers() -> None:
         assert_type(buffer.flush_checksum(), int)
         assert_type(buffer.verify_checksum() and buffer.validate_header(), bool)
         buffer.as_array((10, 10), "u1")[0] = 5
+        assert_type(memoryview(buffer), memoryview)
+        assert_type(bytes(buffer), bytes)
+        buffer.write(buffer)
+        buffer.write("text")  # type: ignore[arg-type]
+        numpy.frombuffer(memoryview(buffer), "u1")
         assert_type(buffer.size + buffer.used + buffer.available + buffer.data_offset + len(buffer), int)
 
 

@@ -310,10 +310,13 @@ static void
 raise_busy(pyshc_handle_t *h, int end)
 {
     uint32_t pid = shc_ring_holder_pid(&h->shared->ring, end);
+    /* A channel goes one way only, which is what whoever holds its other end seems not to know. */
+    bool answers = shc_a32_load_relaxed(&h->shared->end_users[1 - end]) != 0;
     PyErr_Format(h->st->BusyError,
                  "the %s end of %R belongs to process %u, which is alive; it is free when that process closes the "
-                 "channel or ends",
-                 end == SHC_RING_PRODUCER ? "sending" : "receiving", h, (unsigned)pid);
+                 "channel or ends%s",
+                 end == SHC_RING_PRODUCER ? "sending" : "receiving", h, (unsigned)pid,
+                 answers ? "; this process has the other end: use a second channel for the other direction" : "");
 }
 
 int
@@ -339,6 +342,31 @@ pyshc_ring_enter_slow(pyshc_handle_t *h, int end)
     return PYSHC_RAISED;
 }
 
+static void
+advise_size(uint64_t size, char out[64])
+{
+    uint64_t needed = size < SHC_RING_DATA_BYTES_MAX / 4 ? shc_ceil_pow2(2 * (size + SHC_RING_RECORD_HEAD)) : 0;
+    if (size == 0)
+        PyOS_snprintf(out, 64, "create it with a larger buffer_size");
+    else if (needed != 0 && shc_ring_payload_max(needed) >= size)
+        PyOS_snprintf(out, 64, "create it with buffer_size=%llu", (unsigned long long)needed);
+    else
+        PyOS_snprintf(out, 64, "send it in parts");
+}
+
+int
+pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
+{
+    char message[64] = "the message", advice[64];
+    if (size != 0)
+        PyOS_snprintf(message, sizeof message, "the message of %s%llu bytes", exact ? "" : "up to ",
+                      (unsigned long long)size);
+    advise_size(size, advice);
+    PyErr_Format(h->st->MessageTooLargeError, "%s is larger than %R can ever hold (%llu bytes): %s", message, h,
+                 (unsigned long long)h->shared->ring.payload_max, advice);
+    return PYSHC_RAISED;
+}
+
 PyObject *
 pyshc_ring_raise(pyshc_handle_t *h, int status)
 {
@@ -346,12 +374,6 @@ pyshc_ring_raise(pyshc_handle_t *h, int status)
         return NULL;
     if (status == PYSHC_RESERVED) {
         PyErr_Format(h->st->Full, "%R: another thread has not yet committed or aborted its reservation", h);
-        return NULL;
-    }
-    if (status == SHC_E_TOO_LARGE) {
-        PyErr_Format(h->st->MessageTooLargeError,
-                     "the message is larger than %R can ever hold (%llu bytes): create it with a larger buffer_size", h,
-                     (unsigned long long)h->shared->ring.payload_max);
         return NULL;
     }
     return pyshc_raise(h->st, status, "%R", h);

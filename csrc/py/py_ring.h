@@ -87,6 +87,10 @@ PyObject *pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssi
 /* Raises what a status of an operation on h stands for; returns NULL. PYSHC_RESERVED is Full: the time was over. */
 PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
 
+/* MessageTooLargeError for a message of that many bytes, of up to that many if it is not exact; 0: not known. Returns
+ * PYSHC_RAISED. */
+SHC_COLD int pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact);
+
 /* Beside the core's codes and those of the codec: another thread of this process has a reservation open. */
 #define PYSHC_RESERVED 1101
 

@@ -124,7 +124,7 @@ receive_any(pyshc_handle_t *h, uint64_t deadline_ns, bool copy, bool peek, PyObj
     int r = receive_once(&op, deadline_ns, result);
     if (r != PYSHC_NEED_NUMPY)
         return r;
-    if (pyshc_numpy_import(h->st) != 0)
+    if (pyshc_numpy_import(h->st, PYSHC_ARRAY_ARRIVED) != 0)
         return PYSHC_RAISED;
     return receive_once(&op, deadline_ns, result);
 }

@@ -185,6 +185,14 @@ pyshc_ring_wait_reserved(pyshc_operation_t *op, uint64_t deadline_ns)
     return r;
 }
 
+static int
+refuse_size(pyshc_handle_t *h, pyshc_outgoing_t *out)
+{
+    bool exact;
+    uint64_t size = pyshc_outgoing_full_size(out, &exact);
+    return pyshc_ring_raise_too_large(h, size, exact);
+}
+
 /* Encodes as the codec says, falling back to pickle where it allows that, and waits for room. */
 static int
 send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
@@ -203,8 +211,18 @@ send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
         if (r == 0)
             r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     }
+    if (SHC_UNLIKELY(r == SHC_E_TOO_LARGE))
+        r = refuse_size(h, &out);
     pyshc_outgoing_clear(&out);
     return r;
+}
+
+static int
+refuse_plain(pyshc_handle_t *h, PyObject *obj)
+{
+    size_t length;
+    uint8_t tag;
+    return pyshc_ring_raise_too_large(h, pyshc_fast_size(&h->codec, obj, &length, &tag) ? length : 0, true);
 }
 
 static SHC_ALWAYS_INLINE int
@@ -213,6 +231,8 @@ send_one(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
     int r = send_fast(h, obj);
     if (SHC_UNLIKELY(r == SHC_AGAIN || (r == SHC_FULL && deadline_ns != 0)))
         r = send_any(h, obj, deadline_ns);
+    else if (SHC_UNLIKELY(r == SHC_E_TOO_LARGE))
+        r = refuse_plain(h, obj);
     return r;
 }
 
@@ -353,7 +373,7 @@ send_sequence(pyshc_handle_t *h, PyObject *sequence, uint64_t deadline_ns, Py_ss
             return PYSHC_RAISED;
         checked = is_due ? *done : checked;
         int r = is_plain(h, sequence, *done) ? send_run(h, sequence, done) : SHC_AGAIN;
-        if (r == SHC_AGAIN || r == SHC_FULL)
+        if (r == SHC_AGAIN || r == SHC_FULL || r == SHC_E_TOO_LARGE)
             r = send_item(h, sequence, deadline_ns, done);
         if (r != 0)
             return r;

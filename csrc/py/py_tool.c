@@ -43,6 +43,14 @@ state_of_strange(const shc_seg_report_t *report)
     return size == 0 ? "empty" : size < sizeof(shc_seg_shm_t) ? "short" : "alien";
 }
 
+/* Whether this build can read what is in it. */
+static bool
+is_known(const shc_seg_report_t *report)
+{
+    const shc_seg_spec_t *spec = shc_kind_spec(report->id.kind);
+    return spec != NULL && shc_seg_is_laid_out(&report->id, spec);
+}
+
 static const char *
 state_name(int status, const shc_seg_report_t *report)
 {
@@ -50,6 +58,8 @@ state_name(int status, const shc_seg_report_t *report)
     case 0:
         if (report->life != SHC_SEG_OPEN)
             return "removed";
+        if (!is_known(report))
+            return "layout";
         return report->alive > 0 ? "live" : report->id.flags & SHC_SEG_FLAG_PERSIST ? "idle" : "dead";
     case SHC_E_NOT_SEGMENT:
         return state_of_strange(report);
@@ -127,7 +137,7 @@ describe(int dir_fd, const char *file)
         return NULL;
     return Py_BuildValue("{s:N,s:N,s:N,s:K,s:K,s:d,s:O,s:s,s:N,s:I,s:I,s:N}", "name", PyUnicode_DecodeFSDefault(name),
                          "namespace", PyUnicode_DecodeFSDefaultAndSize(qualified, (Py_ssize_t)length), "kind",
-                         kind_text(status, &report), "size", (unsigned long long)report.file.size, "used",
+                         kind_text(status, &report), "size", (unsigned long long)report.file.size, "allocated",
                          (unsigned long long)report.file.allocated, "created", (double)report.id.created / 1e9,
                          "persist", report.id.flags & SHC_SEG_FLAG_PERSIST ? Py_True : Py_False, "state",
                          state_name(status, &report), "participants", participants, "uid", report.file.uid, "mode",
@@ -178,7 +188,7 @@ describe_all(int dir_fd, PyObject *files)
 
 PyDoc_STRVAR(list_segments_doc, "list_segments($module, /, directory=None, namespace=None)\n--\n\n"
                                 "A dict for every object in the namespace (without one: in all of them): name, "
-                                "namespace, kind, size, used, created, persist, state, participants, uid, mode, "
+                                "namespace, kind, size, allocated, created, persist, state, participants, uid, mode, "
                                 "error.");
 
 static PyObject *

@@ -37,8 +37,11 @@ put_positional(const char *function, PyObject *const *args, Py_ssize_t nargs, in
         values[i] = i < nargs && i < positional ? args[i] : NULL;
     if (nargs <= positional)
         return true;
-    PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional arguments (%zd given)", function, positional,
-                 nargs);
+    if (positional == 0)
+        PyErr_Format(PyExc_TypeError, "%s() takes no positional arguments (%zd given)", function, nargs);
+    else
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)", function, positional,
+                     positional == 1 ? "" : "s", nargs);
     return false;
 }
 

@@ -33,8 +33,12 @@ read_dimensions(pyshc_array_plan_t *plan)
         plan->nbytes = (size_t)nbytes;
         return true;
     }
-    PyErr_Format(PyExc_ValueError, "an array of shape %R and dtype %R is larger than memory", plan->shape,
-                 plan->type.dtype);
+    if (plan->type.item_size == 0)
+        PyErr_Format(PyExc_ValueError, "items of dtype %R have no size: say how many bytes each has, as in 'S8'",
+                     plan->type.dtype);
+    else
+        PyErr_Format(PyExc_ValueError, "an array of shape %R and dtype %R is larger than memory", plan->shape,
+                     plan->type.dtype);
     return false;
 }
 
@@ -46,7 +50,9 @@ describe_dtype(pyshc_state_t *st, PyObject *dtype, pyshc_dtype_entry_t *out)
         return PYSHC_RAISED;
     int r = pyshc_dtype_describe(st, known, out);
     if (r == PYSHC_NOT_NATIVE)
-        PyErr_Format(st->NotEncodableError, "an array of dtype %R cannot be written in place: it holds Python objects",
+        PyErr_Format(st->NotEncodableError,
+                     "an array of dtype %R cannot be written in place: it holds Python objects, or is none of NumPy's "
+                     "plain and structured ones",
                      known);
     Py_DECREF(known);
     return r == 0 ? 0 : PYSHC_RAISED;
@@ -55,7 +61,7 @@ describe_dtype(pyshc_state_t *st, PyObject *dtype, pyshc_dtype_entry_t *out)
 int
 pyshc_array_plan(pyshc_state_t *st, PyObject *shape, PyObject *dtype, pyshc_array_plan_t *out)
 {
-    if (pyshc_numpy_import(st) != 0 || describe_dtype(st, dtype, &out->type) != 0)
+    if (pyshc_numpy_import(st, "this makes a NumPy array") != 0 || describe_dtype(st, dtype, &out->type) != 0)
         return PYSHC_RAISED;
     out->st = st;
     out->shape = shape_tuple(shape);

@@ -209,6 +209,18 @@ pyshc_codec_state_clear(pyshc_codec_state_t *cs)
 
 /* ---- sending ---- */
 
+void
+pyshc_outgoing_refuse(const pyshc_outgoing_t *out, const char *who, PyObject *cause)
+{
+    const char *type = Py_TYPE(out->obj)->tp_name, *culprit = out->culprit->tp_name;
+    bool inside = out->culprit != Py_TYPE(out->obj);
+    PyObject *more = cause != NULL ? PyUnicode_FromFormat("; and pickle says: %S", cause) : PyUnicode_FromString("");
+    if (more != NULL)
+        PyErr_Format(out->st->NotEncodableError, "%scannot send %s%s%s%s: %s%U", who, type,
+                     inside ? ", because of " : "", inside ? culprit : "", inside ? " in it" : "", out->reason, more);
+    Py_XDECREF(more);
+}
+
 static int
 prepare_raw(pyshc_outgoing_t *out)
 {
@@ -291,13 +303,12 @@ encode(pyshc_outgoing_t *out, pyshc_encoder_t *e)
     int r = out->form == PYSHC_CODEC_PICKLE ? pyshc_pickle_write(e, out) : pyshc_encode_value(e, out->obj);
     if (r != PYSHC_NOT_NATIVE)
         return r;
-    if (out->form == PYSHC_CODEC_NATIVE) {
-        PyErr_Format(out->st->NotEncodableError, "codec='native' cannot send %s: %s", e->culprit->tp_name, e->reason);
-        return PYSHC_RAISED;
-    }
     Py_XSETREF(out->culprit, (PyTypeObject *)Py_NewRef((PyObject *)e->culprit));
     out->reason = e->reason;
-    return r;
+    if (out->form != PYSHC_CODEC_NATIVE)
+        return r;
+    pyshc_outgoing_refuse(out, "codec='native' ", NULL);
+    return PYSHC_RAISED;
 }
 
 /* By the encoder: what is native and not plain, and what is pickled. */
@@ -360,6 +371,19 @@ pyshc_outgoing_size(pyshc_outgoing_t *out, size_t *upper_bound)
     *upper_bound = r == PYSHC_NEED_ROOM ? (size_t)out->limit + 1 : (size_t)e.counted;
     pyshc_encode_end(&e);
     return r == PYSHC_NEED_ROOM ? 0 : r;
+}
+
+uint64_t
+pyshc_outgoing_full_size(pyshc_outgoing_t *out, bool *exact)
+{
+    size_t size;
+    uint8_t tag;
+    *exact = out->has_view || (out->form != PYSHC_CODEC_PICKLE && pyshc_fast_size(out->codec, out->obj, &size, &tag));
+    out->limit = UINT64_MAX;
+    if (pyshc_outgoing_size(out, &size) == 0)
+        return size;
+    PyErr_Clear(); /* it was another object a moment ago: that it was too large is still what is to be told */
+    return 0;
 }
 
 /* ---- receiving ---- */
@@ -553,7 +577,7 @@ pyshc_codec_load(pyshc_state_t *st, const pyshc_codec_t *codec, uint8_t tag, PyO
     int r;
     do {
         r = pyshc_incoming_read(st, codec, tag, view.buf, (size_t)view.len, copy ? NULL : data, &in);
-    } while (r == PYSHC_NEED_NUMPY && pyshc_numpy_import(st) == 0);
+    } while (r == PYSHC_NEED_NUMPY && pyshc_numpy_import(st, PYSHC_ARRAY_ARRIVED) == 0);
     PyObject *value = r == 0 ? pyshc_incoming_finish(&in) : NULL;
     PyBuffer_Release(&view);
     return value;

@@ -150,6 +150,10 @@ SHC_MUST_USE int pyshc_outgoing_prepare(pyshc_state_t *st, const pyshc_codec_t *
 SHC_MUST_USE int pyshc_outgoing_write(pyshc_outgoing_t *out, uint8_t *dst, size_t room, size_t *length, uint8_t *tag);
 SHC_MUST_USE int pyshc_outgoing_size(pyshc_outgoing_t *out, size_t *upper_bound);
 SHC_MUST_USE int pyshc_outgoing_pickle(pyshc_outgoing_t *out);
+/* NotEncodableError: which value is to blame, and why. who: begins the sentence; cause: what pickle said, or NULL. */
+void pyshc_outgoing_refuse(const pyshc_outgoing_t *out, const char *who, PyObject *cause);
+/* How large a message is that was refused as too large; `exact`: not only an upper bound. 0: nobody can say. */
+uint64_t pyshc_outgoing_full_size(pyshc_outgoing_t *out, bool *exact);
 void pyshc_outgoing_clear(pyshc_outgoing_t *out);
 
 /* ---- one message in ---- */
@@ -168,8 +172,10 @@ SHC_MUST_USE int pyshc_incoming_read(pyshc_state_t *st, const pyshc_codec_t *cod
 PyObject *pyshc_incoming_finish(pyshc_incoming_t *in);
 void pyshc_incoming_clear(pyshc_incoming_t *in);
 
-/* Imports NumPy, for a message that holds an array: 0 or PYSHC_RAISED (ImportError that names the extra). */
-SHC_MUST_USE int pyshc_numpy_import(pyshc_state_t *st);
+/* Imports NumPy; `what` says what for: 0 or PYSHC_RAISED (ImportError that names the extra). */
+SHC_MUST_USE int pyshc_numpy_import(pyshc_state_t *st, const char *what);
+
+#define PYSHC_ARRAY_ARRIVED "the message holds a NumPy array"
 
 /* ---- whole messages as bytes ---- */
 

@@ -3,6 +3,7 @@
 #include "py/pyshc_codec_internal.h"
 
 #define WHY_NOT_EXACT "of NumPy's objects only arrays and scalars travel natively"
+#define WHY_ITEM "its items have no bytes, or it has no items and one would be very large"
 #define WHY_DTYPE "its dtype holds Python objects, or is none of NumPy's plain and structured ones"
 
 /* ---- finding NumPy ---- */
@@ -61,15 +62,14 @@ pyshc_numpy_find(pyshc_state_t *st)
 }
 
 int
-pyshc_numpy_import(pyshc_state_t *st)
+pyshc_numpy_import(pyshc_state_t *st, const char *what)
 {
     if (SHC_LIKELY(pyshc_numpy_find(st)))
         return 0;
     PyObject *module = PyImport_ImportModule("numpy");
     if (module == NULL && PyErr_ExceptionMatches(PyExc_ModuleNotFoundError))
-        PYSHC_RAISE_FROM_CURRENT(PyErr_Format(PyExc_ImportError,
-                                              "the message holds a NumPy array, and NumPy is not installed: "
-                                              "pip install 'shmcomm[numpy]'"));
+        PYSHC_RAISE_FROM_CURRENT(
+            PyErr_Format(PyExc_ImportError, "%s, and NumPy is not installed: pip install 'shmcomm[numpy]'", what));
     if (module == NULL)
         return PYSHC_RAISED;
     Py_DECREF(module);
@@ -173,8 +173,10 @@ encode_array_as(pyshc_encoder_t *e, PyObject *obj, const pyshc_dtype_entry_t *ty
         return pyshc_encode_refuse(e, obj, WHY_DTYPE);
     }
     int r;
-    if ((uint64_t)view.itemsize != type->item_size || !pyshc_dtype_fits(type, (uint64_t)view.len))
+    if ((uint64_t)view.itemsize != type->item_size)
         r = pyshc_encode_refuse(e, obj, WHY_DTYPE);
+    else if (!pyshc_dtype_fits(type, (uint64_t)view.len))
+        r = pyshc_encode_refuse(e, obj, WHY_ITEM);
     else
         r = write_array(e, &view, type);
     PyBuffer_Release(&view);
@@ -221,8 +223,13 @@ encode_scalar_as(pyshc_encoder_t *e, PyObject *obj, const pyshc_dtype_entry_t *t
         PyErr_Clear();
         return pyshc_encode_refuse(e, obj, WHY_DTYPE);
     }
-    bool fits = (uint64_t)view.len == type->item_size && pyshc_dtype_fits(type, 1);
-    int r = fits ? write_scalar(e, &view, type) : pyshc_encode_refuse(e, obj, WHY_DTYPE);
+    int r;
+    if ((uint64_t)view.len != type->item_size)
+        r = pyshc_encode_refuse(e, obj, WHY_DTYPE);
+    else if (!pyshc_dtype_fits(type, 1))
+        r = pyshc_encode_refuse(e, obj, WHY_ITEM);
+    else
+        r = write_scalar(e, &view, type);
     PyBuffer_Release(&view);
     return r;
 }

@@ -77,16 +77,13 @@ is_refusal(pyshc_state_t *st)
 static int
 refused(const pyshc_outgoing_t *out)
 {
-    const char *type = Py_TYPE(out->obj)->tp_name;
-    PyObject *error = out->st->NotEncodableError;
     if (!is_refusal(out->st))
         return PYSHC_RAISED;
     PyObject *cause = pyshc_error_take();
     if (out->culprit == NULL)
-        PyErr_Format(error, "%s cannot be pickled: %S", type, cause);
+        PyErr_Format(out->st->NotEncodableError, "%s cannot be pickled: %S", Py_TYPE(out->obj)->tp_name, cause);
     else
-        PyErr_Format(error, "%s cannot be sent: it is not native (%s: %s), and pickle refuses it: %S", type,
-                     out->culprit->tp_name, out->reason, cause);
+        pyshc_outgoing_refuse(out, "", cause);
     PyObject *raised = pyshc_error_take();
     pyshc_error_restore(cause);
     PYSHC_RAISE_FROM_CURRENT(pyshc_error_restore(raised));

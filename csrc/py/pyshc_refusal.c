@@ -135,9 +135,9 @@ taken_by_ours(const shc_seg_report_t *report, const char *type, uint32_t kind, c
     PyObject *removal = removal_command(place, report->alive > 0);
     PyObject *text = NULL;
     if (removal != NULL && report->id.kind == kind)
-        text = PyUnicode_FromFormat("an object named %R exists already in %s; attach to it with %s.attach(%R), or "
-                                    "remove it with %U",
-                                    name, place->directory, type, name, removal);
+        text = PyUnicode_FromFormat("an object named %R exists already in %s; attach to it with %s.attach(%R) or "
+                                    "%s.open(%R, ...), " OTHER_NAME ", or, if nobody needs it, remove it with %U",
+                                    name, place->directory, type, name, type, name, removal);
     else if (removal != NULL)
         text = PyUnicode_FromFormat("an object named %R exists already in %s, of another kind (%s); " OTHER_NAME
                                     ", or remove it with %U",
@@ -244,7 +244,9 @@ pyshc_refuse_attach(pyshc_state_t *st, int status, const char *type, const pyshc
 {
     if (status == -ENOENT || status == SHC_GONE)
         pyshc_raise_os_error(ENOENT,
-                             PyUnicode_FromFormat("there is no %s named %R in %s: %s", type, name, place->directory,
+                             PyUnicode_FromFormat("there is no %s named %R in %s: %s; or the last one that had it "
+                                                  "open has closed it",
+                                                  type, name, place->directory,
                                                   waited ? "nobody has created it in time"
                                                          : "create it first, or wait for it with timeout="));
     else if (status == SHC_E_PARTICIPANTS)

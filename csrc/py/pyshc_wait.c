@@ -158,7 +158,7 @@ void
 pyshc_raise_changed(pyshc_handle_t *h)
 {
     if (pyshc_handle_is_closed(h))
-        PyErr_Format(PyExc_ValueError, "%R was closed while this call waited", h);
+        PyErr_Format(PyExc_ValueError, "%R is closed: it was closed while this call waited", h);
     else
         PyErr_Format(PyExc_RuntimeError, "this process was forked inside a call on %R: call again", h);
 }

@@ -43,7 +43,7 @@ def standard_library(limit: float) -> Corpus:
 
 def read(root: str, limit: float, *, suffix: str = "", skip: Collection[str] = ()) -> Corpus:
     """Read every text file under ``root`` (or ``root`` itself, a file), in order of name, up to ``limit`` bytes."""
-    corpus = Corpus(root, [], 0, {"binary": 0, "unreadable": 0, "beyond --limit": 0})
+    corpus = Corpus(root, [], 0, {"binary": 0, "unreadable": 0, "beyond_limit": 0})
     for path in _walk(root, suffix, skip):
         try:
             content = _content(path, limit - corpus.nbytes)
@@ -51,7 +51,7 @@ def read(root: str, limit: float, *, suffix: str = "", skip: Collection[str] = (
             corpus.left_out["unreadable"] += 1
             continue
         if content is None:
-            corpus.left_out["beyond --limit"] += 1
+            corpus.left_out["beyond_limit"] += 1
         elif b"\0" in content:
             corpus.left_out["binary"] += 1
         else:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 _BAR = 24
+_BAR_MIN = 6
 _INTERVAL = 0.1
 
 
@@ -27,13 +28,20 @@ class Progress:
         """Show how much is done; cheap enough to be called for every bit of it."""
         if self._shown and (now := time.monotonic()) >= self._next:
             self._next = now + _INTERVAL
-            full = _BAR * done // self._total
-            bar = self._marks[0] * full + self._marks[1] * (_BAR - full)
-            self._draw(f"  {bar}  {done:,}/{self._total:,}  {self._label}")
+            self._draw(self._line(done, shutil.get_terminal_size().columns - 1))
+
+    def _line(self, done: int, width: int) -> str:
+        """What fits: first the bar becomes shorter, then the label goes, whole."""
+        figures = f"{done:,}/{self._total:,}"
+        words = f"{figures}  {self._label}"
+        if len(words) + _BAR_MIN + 4 > width:
+            words = figures
+        length = max(0, min(_BAR, width - len(words) - 4))
+        full = length * done // self._total
+        return f"  {self._marks[0] * full}{self._marks[1] * (length - full)}  {words}"[:width]
 
     def _draw(self, line: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        self._stream.write(f"\r\x1b[2K{line[:width]}")
+        self._stream.write(f"\r\x1b[2K{line}")
         self._stream.flush()
 
     def __enter__(self) -> Self:

@@ -49,6 +49,15 @@ def sentence(error: BaseException) -> str:
     return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
-def count(number: int, noun: str) -> str:
-    """Return ``1 file`` or ``1,234 files``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, many: str | None = None) -> str:
+    """Return ``1 file`` or ``1,234 files``; ``many`` is the plural if it is not noun + s."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
+def decimal(nbytes: float) -> str:
+    """Return a number of bytes to three digits in the largest decimal unit: ``31.5 MB``."""
+    value, units = nbytes, ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g} {units[0]}" if value < 999.5 else f"{value:,.0f} {units[0]}"

@@ -10,7 +10,7 @@ from shmcomm._cli import _table
 from shmcomm._cli.ls import qualified, reason
 
 #: what opens a segment of each kind
-CLASSES = {"buffer": "SharedMemoryBuffer", "ring": "RingBufferChannel"}
+CLASSES = {"buffer": "SharedMemoryBuffer", "ring": "RingBufferChannel", "objects": "ObjectPool"}
 
 HELP = "show what one segment holds, what moved through it and who uses it"
 
