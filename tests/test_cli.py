@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import Peer, path_of
 
-from shmcomm import RingBufferChannel, SharedMemoryBuffer
+from shmcomm import ObjectPool, RingBufferChannel, SharedMemoryBuffer
 from shmcomm._cli import _progress, _table, main
 
 LEAVES_A_SEGMENT = """
@@ -158,6 +158,13 @@ def test_stat_can_open_every_kind():
 
     kinds = Path(__file__).resolve().parent.parent / "csrc" / "seg" / "shc_kinds.def"
     assert set(CLASSES) == set(re.findall(r"^SHC_KIND\(\d+, \w+, (\w+)\)", kinds.read_text(), re.MULTILINE))
+
+
+def test_stat_of_a_pool_of_objects(capsys):
+    with ObjectPool(bytearray, name="workers", max_size=3) as pool, pool.borrow():
+        assert main(["stat", "--json", "workers"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["kind"], told["size"], told["available"]) == ("ObjectPool", pool.size, 2)
 
 
 def test_stat_takes_a_name_as_ls_shows_it(capsys, monkeypatch):

@@ -409,8 +409,8 @@ def interrupt(number, frame):
 
 @pytest.fixture
 def alarm():
-    """Once: raises Interrupted in the main thread after so many seconds. The thread that sends the signal waits already:
-    starting it takes its time on a busy machine, and must not be what is interrupted."""
+    """Once: raises Interrupted in the main thread after so many seconds. The thread that sends the signal waits
+    already: starting it takes its time on a busy machine, and must not be what is interrupted."""
     handler, order, main = signal.getsignal(signal.SIGUSR1), queue.SimpleQueue(), threading.main_thread().ident
 
     def send():

@@ -50,10 +50,15 @@ def _stats_of(segment: dict[str, Any], directory: str | None) -> dict[str, Any]:
 
     os.environ["SHMCOMM_NAMESPACE"] = segment["namespace"]
     kind: Any = getattr(shmcomm, CLASSES[segment["kind"]])
-    with kind.attach(segment["name"], directory=directory) as opened:
+    needed = (_make_nothing,) if segment["kind"] == "objects" else ()
+    with kind.attach(segment["name"], *needed, directory=directory) as opened:
         stats: dict[str, Any] = opened.stats().asdict()
     stats["participants"] = [one for one in stats["participants"] if one["pid"] != os.getpid()]
     return stats
+
+
+def _make_nothing(*_: Any) -> None:
+    """The factory of a pool of which nothing is asked but its figures."""
 
 
 def _lines(stats: dict[str, Any]) -> list[str]:
