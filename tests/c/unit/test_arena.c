@@ -1079,6 +1079,25 @@ TEST(a_sweep_leaves_a_run_alone_that_grows_over_the_frontier)
     sweep_while_somebody_grows(1, false); /* and MOVING */
 }
 
+TEST(who_removes_the_name_only_leaves_the_dead_to_be_swept)
+{
+    shc_arena_geometry_t g = {.pages = 8, .initial = 5, .page_shift = SMALL_SHIFT};
+    other_t others[FIX_PARTICIPANTS - 1];
+    shc_ref_t ref;
+    set_up_with(g);
+    for (uint32_t i = 0; i < FIX_PARTICIPANTS - 1; i++)
+        join_other(&others[i]);
+    CHECK_OK(shc_arena_allocate(&others[0].arena, 4 * 4096, &ref));
+    for (uint32_t i = 0; i < FIX_PARTICIPANTS - 1; i++)
+        kill_other(&others[i]);
+    CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
+    CHECK(shc_arena_names(&arena, others[0].seg.index));
+    CHECK_EQ(shc_seg_reap_participants(&seg), FIX_PARTICIPANTS - 1);
+    CHECK(!shc_arena_names(&arena, others[0].seg.index));
+    CHECK_OK(shc_arena_release(&arena, allocate(8 * 4096)));
+    tear_down();
+}
+
 /* ---- blocks that several hold ---- */
 
 TEST(the_last_holder_frees_the_block)
@@ -1231,6 +1250,36 @@ TEST(a_message_of_a_dead_sender_holds_nothing)
     CHECK_EQ(shc_arena_hold(&arena, ref, &record), SHC_E_STALE);
     CHECK_EQ(state_of(got), SHC_ARENA_LOANED);
     CHECK_EQ(stats().records, 1);
+    tear_down();
+}
+
+TEST(an_old_message_of_the_last_holder_of_a_slot_leaves_the_next_ones_alone)
+{
+    other_t old, next;
+    uint64_t before, after;
+    uint32_t mine, k, first;
+    set_up();
+    join_other(&old);
+    shc_ref_t ref = allocate(70);
+    CHECK_OK(shc_arena_lend(&arena, ref, &mine));
+    CHECK_OK(shc_arena_hold(&old.arena, ref, &first));
+    CHECK_OK(shc_arena_post(&old.arena, ref, &before)); /* is on its way */
+    kill_other(&old);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    join_other(&next);
+    CHECK_EQ(next.seg.index, old.seg.index);
+    CHECK_OK(shc_arena_hold(&next.arena, ref, &first));
+    CHECK_OK(shc_arena_post(&next.arena, ref, &after));
+    CHECK_EQ(before >> 9, after >> 9); /* the same record */
+    CHECK_OK(shc_arena_collect(&arena, ref, before, &k));
+    CHECK_EQ(stats().records, 4);
+    CHECK_OK(shc_arena_drop(&arena, ref, k));
+    CHECK_OK(shc_arena_drop(&arena, ref, mine));
+    CHECK_OK(shc_arena_drop(&next.arena, ref, first));
+    CHECK_OK(shc_arena_collect(&arena, ref, after, &k)); /* it still holds its block */
+    CHECK_OK(shc_arena_drop(&arena, ref, k));
+    CHECK_EQ(stats().records, 0);
+    leave_other(&next);
     tear_down();
 }
 
