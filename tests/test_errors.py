@@ -25,6 +25,7 @@ from shmcomm import (
     BusyError,
     CorruptedError,
     Empty,
+    Full,
     LayoutError,
     MessageTooLargeError,
     NotEncodableError,
@@ -95,6 +96,25 @@ def test_closed(channel, call):
         call(channel)
     assert channel.closed
     assert repr(channel) == f"<RingBufferChannel {channel.name!r} closed>"
+
+
+def test_repr_tells_what_is_in_it(channel):
+    assert repr(channel) == f"<RingBufferChannel {channel.name!r}, 0 of 4 messages>"
+    with RingBufferChannel(3) as other:
+        other.send_batch([1, 2])
+        assert repr(other) == f"<RingBufferChannel {other.name!r}, 2 of 3 messages>"
+        with pytest.raises(Full, match=f"{other.name}', 3 of 3 messages>: "):
+            other.send_batch([3, 4], timeout=0)
+        other.shutdown()
+        assert repr(other) == f"<RingBufferChannel {other.name!r}, 3 of 3 messages, shut down>"
+
+
+def test_repr_in_a_forked_child_joins_nothing(channel):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(repr(channel) != f"<RingBufferChannel {channel.name!r}>")
+    assert os.waitpid(pid, 0)[1] == 0
+    assert len(channel.stats().participants) == 1
     assert channel.name
 
 
@@ -257,7 +277,7 @@ def test_iterators_that_close_the_channel(coded):
         if kind == "more":
             yield 2
 
-    with pytest.raises(ValueError, match="closed while this call waited") as caught:
+    with pytest.raises(ValueError, match="is closed: it was closed while this call waited") as caught:
         coded.send_batch(numbers("more"))
     assert caught.value.sent == 1
     assert coded.closed
@@ -274,7 +294,7 @@ def test_dumps_that_closes_the_channel_in_a_batch(codec, coded):
 
     codec.on_dumps = dumps
     with RingBufferChannel.attach(coded.name, codec=pickle) as other:
-        with pytest.raises(ValueError, match="closed while this call waited") as caught:
+        with pytest.raises(ValueError, match="is closed: it was closed while this call waited") as caught:
             coded.send_batch([1, 2, 3])
         assert caught.value.sent == 1
         assert other.receive_batch(9) == [1]
@@ -522,7 +542,7 @@ def test_a_signal_handler_that_feeds_the_waiter(channel, alarm):
 
 def test_a_signal_handler_that_closes(channel, alarm):
     alarm(0.02, lambda *_: channel.close())
-    with pytest.raises(ValueError, match="closed while this call waited"):
+    with pytest.raises(ValueError, match="is closed: it was closed while this call waited"):
         channel.receive()
 
 

@@ -1,5 +1,6 @@
 """What `import shmcomm` offers and costs, and that its types are right."""
 
+import doctest
 import importlib.util
 import inspect
 import os
@@ -116,6 +117,21 @@ def test_types_are_said_to_be_public(kind):
             assert inspect.getdoc(value), f"{kind.__name__}.{name} has no docstring"
             if callable(value) and not isinstance(value, type):
                 assert inspect.signature(value)
+
+
+def examples():
+    for kind in (shmcomm.SharedObject, shmcomm.RingBufferChannel, shmcomm.SharedMemoryBuffer, shmcomm.Reservation):
+        for name, text in [("", kind.__doc__), *((name, value.__doc__) for name, value in vars(kind).items())]:
+            names = vars(shmcomm).copy()
+            test = doctest.DocTestParser().get_doctest(text or "", names, kind.__name__ + name, None, None)
+            if test.examples:
+                yield pytest.param(test, id=f"{kind.__name__}.{name}")
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_examples_in_docstrings(example):
+    said = []
+    assert doctest.DocTestRunner().run(example, out=said.append).failed == 0, "".join(said)
 
 
 def test_types_cannot_be_changed_by_accident():

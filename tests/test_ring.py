@@ -612,7 +612,7 @@ class TestAnEndlessIterator:
             done = threading.Event()
             thread = threading.Thread(target=take)
             thread.start()
-            with pytest.raises(ValueError, match="closed while this call waited") as caught:
+            with pytest.raises(ValueError, match="is closed: it was closed while this call waited") as caught:
                 channel.send_batch(endless())
             done.set()
             thread.join()

@@ -128,7 +128,7 @@ PyDoc_STRVAR(buffer_doc,
              "size bytes of shared memory with a name and a small head. memoryview(b) and numpy.frombuffer(b) are the "
              "memory itself.\n\n"
              "flags: 32 bits for the user. checksum=True: close() of this object, its creator, runs flush_checksum().\n"
-             "name, mode, persist, directory, max_participants: as for every shared object. Nothing here locks: "
+             "name, mode, persist, directory, max_participants: see SharedObject. Nothing here locks: "
              "processes that write the same bytes\n"
              "at once get a mixture.\n\n"
              "Raises FileExistsError if a living object has the name, OSError(ENOSPC) if the memory is not there.\n\n"
@@ -159,7 +159,7 @@ PyDoc_STRVAR(attach_doc, "attach($type, name, *, timeout=0, directory=None, fore
                          "Open an existing buffer by name, waiting up to timeout seconds for it to appear.\n\n"
                          "foreign=True accepts an object of another user. Raises FileNotFoundError; LayoutError if the "
                          "name is something else;\n"
-                         "PermissionError.");
+                         "PermissionError; OSError if all participants' slots are taken.");
 
 static PyObject *
 attach_with(PyTypeObject *type, PyObject *const *v, PyObject *namespace)
@@ -193,7 +193,9 @@ PyDoc_STRVAR(
     "once, one creates.\n\n"
     "size is needed to create, flags are what the head begins with. What else is stated and the existing buffer "
     "has otherwise is a\n"
-    "LayoutError; what is not stated is taken as it is.");
+    "LayoutError; what is not stated is taken as it is. An existing one of another user is a PermissionError: only "
+    "attach() has foreign=.\n"
+    "Raises ValueError if it has to create and has no size.");
 
 /* Whether an existing buffer has what open() was told. */
 static bool
@@ -341,8 +343,10 @@ copy_bytes(void *dst, const void *src, size_t n)
     Py_END_ALLOW_THREADS
 }
 
-PyDoc_STRVAR(write_doc, "write($self, data, offset=0)\n--\n\nCopy a bytes-like object to offset; returns the number of "
-                        "bytes. ValueError if it does not fit.");
+PyDoc_STRVAR(write_doc,
+             "write($self, data, offset=0)\n--\n\n"
+             "Copy a bytes-like object to offset (in bytes); returns the number of bytes.\n\n"
+             "Raises ValueError if it does not fit, and then writes nothing; TypeError if it is not bytes-like.");
 
 static PyObject *
 write_view(pyshc_buffer_t *b, const Py_buffer *data, PyObject *offset_arg)
@@ -377,8 +381,9 @@ buffer_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
     return result;
 }
 
-PyDoc_STRVAR(read_doc,
-             "read($self, offset=0, length=None)\n--\n\nA copy of length bytes from offset; None: to the end.");
+PyDoc_STRVAR(read_doc, "read($self, offset=0, length=None)\n--\n\nA copy of length bytes from offset; None: to the "
+                       "end. ValueError if there "
+                       "are not as many.");
 
 static PyObject *
 buffer_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -416,7 +421,12 @@ buffer_clear(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
 }
 
 PyDoc_STRVAR(as_array_doc, "as_array($self, shape, dtype, offset=0)\n--\n\nA NumPy array over the memory from offset; "
-                           "writing to it writes to the buffer.");
+                           "writing to it writes to the buffer.\n\n"
+                           "offset is in bytes. Raises ValueError if it does not fit, ImportError without NumPy.\n\n"
+                           ">>> with SharedMemoryBuffer(24) as b:\n"
+                           "...     b.as_array(3, 'i8')[:] = 5\n"
+                           "...     b.read(0, 1)\n"
+                           "b'\\x05'");
 
 /* NumPy itself would take a negative offset, and pointers to objects out of shared memory. */
 static PyObject *
@@ -771,8 +781,9 @@ static PyMethodDef buffer_methods[] = {
      "Views stay valid."},
     {"unlink", buffer_unlink, METH_NOARGS,
      "unlink($self, /)\n--\n\nRemove the name now; whoever has the buffer open goes on using it."},
-    {"__enter__", buffer_enter, METH_NOARGS, NULL},
-    {"__exit__", buffer_exit, METH_VARARGS, NULL},
+    {"__enter__", buffer_enter, METH_NOARGS,
+     "__enter__($self, /)\n--\n\nThe buffer itself; ValueError if it is closed."},
+    {"__exit__", buffer_exit, METH_VARARGS, "__exit__($self, exc_type, exc, traceback, /)\n--\n\nclose()."},
     {NULL, NULL, 0, NULL},
 };
 

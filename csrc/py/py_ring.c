@@ -105,13 +105,14 @@ PyDoc_STRVAR(
     "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, name=None, mode=0o600, persist=False,\n"
     "                  directory=None, max_participants=128)\n--\n\n"
     "A channel from one producer process to one consumer process: a ring of bytes in shared memory, wait-free.\n\n"
-    "capacity: messages it holds, 1 to 8388607. buffer_size: bytes of memory for them, rounded up to a power of two; "
-    "by default\n"
-    "128 for each message and at least 64 KiB. A message takes its bytes plus 8, rounded up to 8, and at most half of "
-    "the memory.\n"
+    "capacity: messages it holds at most, 1 to 8388607. buffer_size: bytes of memory for them, rounded up to a power "
+    "of two and to\n"
+    "4096; by default 128 for each message and at least 64 KiB. A message takes its bytes plus 8, rounded up to 8, and "
+    "at most half of\n"
+    "the memory: for 1000 messages of 1 kB at a time say buffer_size=1000 * 1032.\n"
     "codec: 'auto', 'native', 'pickle', 'raw' or an object with dumps and loads. spin: seconds to spin before "
-    "sleeping; None learns it.\n"
-    "name, mode, persist, directory, max_participants: as for every shared object.\n\n"
+    "sleeping, 0 to 1; None\n"
+    "learns it. name, mode, persist, directory, max_participants: see SharedObject.\n\n"
     "An end belongs to the process that uses it first, until that process closes the channel or dies; a second one "
     "gets BusyError.\n"
     "Threads of one process share its ends.\n\n"
@@ -150,8 +151,15 @@ adopt_codec(pyshc_handle_t *h, PyObject *codec)
 PyDoc_STRVAR(attach_doc,
              "attach($type, name, *, timeout=0, directory=None, codec=None, spin=None, foreign=False)\n--\n\n"
              "Open an existing channel by name, waiting up to timeout seconds for it to appear.\n\n"
-             "codec: by default what its creator chose. foreign=True accepts an object of another user.\n"
-             "Raises FileNotFoundError; LayoutError if the name is something else; PermissionError.");
+             "codec: by default what its creator chose; if that was an object, it has to be said here, too "
+             "(ValueError). foreign=True accepts\n"
+             "an object of another user.\n"
+             "Raises FileNotFoundError; LayoutError if the name is something else; PermissionError; OSError if all "
+             "participants' slots are taken.\n\n"
+             ">>> with RingBufferChannel(8, name='jobs') as jobs, RingBufferChannel.attach('jobs') as same:\n"
+             "...     jobs.send('sweep')\n"
+             "...     same.receive()\n"
+             "'sweep'");
 
 static PyObject *
 attach_with(PyTypeObject *type, PyObject *const *v, PyObject *namespace)
@@ -221,7 +229,10 @@ PyDoc_STRVAR(open_doc,
              "once, one creates.\n\n"
              "capacity is needed to create. What is stated and the existing channel has otherwise is a LayoutError "
              "(buffer_size is rounded\n"
-             "up first, and of two codecs that are objects none is another); what is not stated is taken as it is.");
+             "up first, and of two codecs that are objects none is another); what is not stated is taken as it is. An "
+             "existing one of another\n"
+             "user is a PermissionError: only attach() has foreign=. Raises ValueError if it has to create and has no "
+             "capacity.");
 
 /* One round: attach, else create. false: exception. h->shared NULL afterwards: lost both races, try again. */
 static bool
@@ -467,6 +478,30 @@ ring_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
     Py_RETURN_NONE;
 }
 
+/* Joins nothing, waits for nothing and raises nothing: errors and debuggers ask for it, in forked children too. */
+static PyObject *
+ring_repr(PyObject *self)
+{
+    pyshc_handle_t *h = (pyshc_handle_t *)self;
+    reprfunc plain = h->st->shared_object_type->tp_repr;
+    bool ours = shc_a64_load_acquire(&h->epoch) == shc_self_epoch(&pyshc_self); /* A1 */
+    if (!ours || pyshc_handle_is_closed(h))
+        return plain(self);
+    if (!pyshc_handle_pin(h)) {
+        PyErr_Clear(); /* closed since it was looked at */
+        return plain(self);
+    }
+    uint64_t messages, bytes;
+    const shc_ring_t *ring = &h->shared->ring;
+    shc_ring_backlog(ring, &messages, &bytes);
+    bool over = shc_ring_shutdown_flags(ring) != 0;
+    PyObject *text = PyUnicode_FromFormat("<%s %R, %llu of %llu messages%s>", pyshc_handle_type_name(h), h->name,
+                                          (unsigned long long)messages, (unsigned long long)ring->capacity,
+                                          over ? ", shut down" : "");
+    pyshc_handle_unpin(h);
+    return text;
+}
+
 static PyObject *
 ring_get_capacity(PyObject *self, void *Py_UNUSED(closure))
 {
@@ -545,11 +580,21 @@ PyDoc_STRVAR(send_doc,
              "Send an object, waiting up to timeout seconds (None: for ever) while the channel is full.\n\n"
              "Raises Full when the time is over, ShutDown, BusyError, NotEncodableError, MessageTooLargeError; "
              "BufferError if this thread\n"
-             "has a reservation open (another thread's is waited for).");
-PyDoc_STRVAR(try_send_doc, "try_send($self, obj, /)\n--\n\nSend without waiting: False if the channel is full, or "
-                           "another thread has a reservation open.");
-PyDoc_STRVAR(enqueue_doc, "enqueue($self, obj, /)\n--\n\nSend without waiting: False if the channel is full, or "
-                          "another thread has a reservation open.");
+             "has a reservation open (another thread's is waited for); ValueError after close().\n\n"
+             ">>> with RingBufferChannel(8) as channel:\n"
+             "...     channel.send([1, 'two'], timeout=0.5)\n"
+             "...     channel.receive(timeout=0.5)\n"
+             "[1, 'two']");
+PyDoc_STRVAR(
+    try_send_doc,
+    "try_send($self, obj, /)\n--\n\n"
+    "Send without waiting: False if the channel is full, or if another thread has a reservation open.\n\n"
+    "obj is positional only, which saves time. Raises what send() raises, but for Full.\n\n"
+    ">>> with RingBufferChannel(1) as channel:\n"
+    "...     channel.try_send('a'), channel.try_send('b'), channel.try_receive(), channel.try_receive('none')\n"
+    "(True, False, 'a', 'none')");
+PyDoc_STRVAR(enqueue_doc,
+             "enqueue($self, obj, /)\n--\n\nSend without waiting, as try_send(): False if the channel is full.");
 PyDoc_STRVAR(
     send_batch_doc,
     "send_batch($self, objs, timeout=None)\n--\n\n"
@@ -562,46 +607,65 @@ PyDoc_STRVAR(
     "Every exception, the iterator's own too, has the number of messages that were sent as its attribute "
     "`sent`: go on with\n"
     "objs[error.sent:]. An iterator has then been asked for one more, which was not sent.\n"
-    "Raises what send() raises.");
+    "Raises what send() raises.\n\n"
+    ">>> with RingBufferChannel(8) as channel:\n"
+    "...     channel.send_batch('abc'), channel.receive_batch(10)\n"
+    "(3, ['a', 'b', 'c'])");
 PyDoc_STRVAR(
     receive_doc,
     "receive($self, timeout=None, *, copy=True)\n--\n\n"
     "The oldest message, waiting up to timeout seconds (None: for ever).\n\n"
     "copy=False: arrays and bytes-like objects in it are read-only views of shared memory, in use until the last view "
     "is garbage; at\n"
-    "most 64 such messages at a time (BufferError).\n"
-    "Raises Empty when the time is over, ShutDown when nothing will come any more, BusyError, CorruptedError.");
-PyDoc_STRVAR(
-    try_receive_doc,
-    "try_receive($self, default=None)\n--\n\nThe oldest message, or default if there is none. ShutDown as receive().");
-PyDoc_STRVAR(
-    dequeue_doc,
-    "dequeue($self, default=None)\n--\n\nThe oldest message, or default if there is none. ShutDown as receive().");
+    "most 64 such messages at a time (BufferError). Bytes come as memoryviews.\n"
+    "Raises Empty when the time is over, ShutDown when nothing will come any more, BusyError, CorruptedError, "
+    "ValueError after close(),\n"
+    "and what unpickling or the codec raises. A message that cannot be read is taken all the same: the next call "
+    "gives the next one.\n\n"
+    ">>> with RingBufferChannel(8) as channel:\n"
+    "...     channel.send(b'pixels')\n"
+    "...     bytes(channel.receive(copy=False))\n"
+    "b'pixels'");
+PyDoc_STRVAR(try_receive_doc, "try_receive($self, default=None)\n--\n\n"
+                              "The oldest message, or default if there is none.\n\n"
+                              "Raises what receive() raises, but for Empty.");
+PyDoc_STRVAR(dequeue_doc, "dequeue($self, default=None)\n--\n\n"
+                          "The oldest message, or default if there is none: try_receive().");
 PyDoc_STRVAR(peek_doc,
              "peek($self, default=None)\n--\n\nA copy of the oldest message, which stays; default if there is none.\n\n"
              "Takes the receiving end, as receive() does: to look from outside, use len(), is_empty() or stats().");
 PyDoc_STRVAR(receive_batch_doc,
              "receive_batch($self, count, timeout=None)\n--\n\n"
              "Wait for a message up to timeout seconds, then take what is there: a list of 1 to count messages.\n\n"
-             "If one of them cannot be read, the exception has those before it as its attribute `received`.");
+             "If one of them cannot be read, the exception has those before it as its attribute `received`. Raises "
+             "what receive() raises.");
 PyDoc_STRVAR(reserve_doc,
              "reserve($self, nbytes, timeout=None)\n--\n\n"
              "Room for a message of nbytes, written in place: `with channel.reserve(n) as buf:` sends it "
              "as bytes when the block ends.\n\n"
              "Until then other threads that send wait for it, up to their timeout; in the thread that made it, "
              "sending is a BufferError.\n"
-             "A reservation that is dropped is aborted. Raises what send() raises.");
+             "A reservation that is dropped is aborted. To send less than was reserved, call commit(nbytes) "
+             "inside the block.\n"
+             "Raises what send() raises; MessageTooLargeError for more than half of buffer_size.\n\n"
+             ">>> with RingBufferChannel(8) as channel:\n"
+             "...     with channel.reserve(5) as room:\n"
+             "...         room[:] = b'hello'\n"
+             "...     channel.receive()\n"
+             "b'hello'");
 PyDoc_STRVAR(reserve_array_doc, "reserve_array($self, shape, dtype, timeout=None)\n--\n\n"
                                 "Room for a NumPy array, written in place: `with channel.reserve_array((480, 640), "
                                 "'u1') as a:` sends it when the block ends.\n"
                                 "Its content is undefined until it is written.\n\n"
                                 "At the end of the block the array becomes read-only; slices and other views of it do "
                                 "not: never write\n"
-                                "through them afterwards, or messages change that were sent. Otherwise as reserve().");
-PyDoc_STRVAR(
-    shutdown_doc,
-    "shutdown($self, immediate=False)\n--\n\n"
-    "No more sends: they raise ShutDown. Receivers get what is left and then ShutDown; with immediate=True, at once.");
+                                "through them afterwards, or messages change that were sent. Otherwise as reserve(). "
+                                "Raises ImportError without NumPy.");
+PyDoc_STRVAR(shutdown_doc,
+             "shutdown($self, immediate=False)\n--\n\n"
+             "No more sends: they raise ShutDown. Receivers get what is left and then ShutDown; with immediate=True, "
+             "at once.\n\n"
+             "Either side may call it, and more than once. It is for ever, and for all who have the channel open.");
 PyDoc_STRVAR(clear_doc,
              "clear($self, /)\n--\n\nForget all messages that wait to be received. Takes the receiving end.");
 PyDoc_STRVAR(is_empty_doc, "is_empty($self, /)\n--\n\nTrue if no message waits.");
@@ -642,10 +706,9 @@ static PyGetSetDef ring_getset[] = {
 };
 
 static PyType_Slot ring_slots[] = {
-    {Py_tp_doc, (void *)ring_doc},     {Py_tp_new, ring_new},
-    {Py_tp_methods, ring_methods},     {Py_tp_getset, ring_getset},
-    {Py_sq_length, ring_length},       {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, pyshc_ring_next}, {0, NULL},
+    {Py_tp_doc, (void *)ring_doc},     {Py_tp_new, ring_new},       {Py_tp_methods, ring_methods},
+    {Py_tp_getset, ring_getset},       {Py_sq_length, ring_length}, {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, pyshc_ring_next}, {Py_tp_repr, ring_repr},     {0, NULL},
 };
 
 PyType_Spec pyshc_ring_spec = {

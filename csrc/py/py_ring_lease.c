@@ -322,6 +322,9 @@ send_reserved(reservation_t *r, size_t length)
 
 PyDoc_STRVAR(commit_doc, "commit($self, /, nbytes=None)\n--\n\n"
                          "Send the message. With nbytes, only that many of the reserved bytes (reserve() only).\n\n"
+                         "It may follow the channel's close(), which does not end reservations. Raises ShutDown if the "
+                         "channel was shut down meanwhile,\n"
+                         "ValueError if it was committed or aborted already.\n"
                          "Raises BufferError while a memoryview of the reserved memory is alive: what is sent must not "
                          "change any more. An array of\n"
                          "reserve_array() becomes read-only instead; its slices do not, and must not be written to.");
@@ -516,8 +519,12 @@ reservation_traverse(PyObject *self, visitproc visit, void *arg)
 static PyMethodDef reservation_methods[] = {
     {"commit", (PyCFunction)(void (*)(void))reservation_commit, METH_FASTCALL | METH_KEYWORDS, commit_doc},
     {"abort", reservation_abort, METH_NOARGS, abort_doc},
-    {"__enter__", reservation_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))reservation_exit, METH_FASTCALL, NULL},
+    {"__enter__", reservation_enter, METH_NOARGS,
+     "__enter__($self, /)\n--\n\nThe reserved memory: a writable memoryview, or an array."},
+    {"__exit__", (PyCFunction)(void (*)(void))reservation_exit, METH_FASTCALL,
+     "__exit__($self, exc_type, exc, traceback, /)\n--\n\nSends the message if there is no exception: `return`, "
+     "`break` and "
+     "`continue` send it, too."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -50,8 +50,8 @@ list_remove(pyshc_handle_t *h)
 
 /* ---- errors in the words of the user ---- */
 
-static const char *
-type_name(const pyshc_handle_t *h)
+const char *
+pyshc_handle_type_name(const pyshc_handle_t *h)
 {
     const char *dot = strrchr(Py_TYPE(h)->tp_name, '.');
     return dot != NULL ? dot + 1 : Py_TYPE(h)->tp_name;
@@ -60,7 +60,7 @@ type_name(const pyshc_handle_t *h)
 int
 pyshc_handle_raise_closed(pyshc_handle_t *h)
 {
-    PyErr_Format(PyExc_ValueError, "%s %R is closed", type_name(h), h->name);
+    PyErr_Format(PyExc_ValueError, "%s %R is closed", pyshc_handle_type_name(h), h->name);
     return PYSHC_RAISED;
 }
 
@@ -201,7 +201,7 @@ create_at(pyshc_handle_t *h, const pyshc_kind_t *kind, const shc_seg_create_args
         uint64_t size = 0;
         if (shc_seg_size_for(kind->spec, args, &size) != 0)
             size = UINT64_MAX;
-        pyshc_refuse_creation(h->st, r, type_name(h), kind->spec->kind, &place, name, size);
+        pyshc_refuse_creation(h->st, r, pyshc_handle_type_name(h), kind->spec->kind, &place, name, size);
     }
     pyshc_place_clear(&place);
     return done;
@@ -252,7 +252,7 @@ attach_at(pyshc_handle_t *h, const pyshc_kind_t *kind, PyObject *name, PyObject 
     else if ((r == -ENOENT || r == SHC_GONE) && absent_is_fine)
         done = true;
     else if (r != PYSHC_RAISED)
-        pyshc_refuse_attach(h->st, r, type_name(h), &place, name, deadline_ns != 0);
+        pyshc_refuse_attach(h->st, r, pyshc_handle_type_name(h), &place, name, deadline_ns != 0);
     pyshc_place_clear(&place);
     return done;
 }
@@ -377,7 +377,7 @@ pyshc_handle_pin_slowly(pyshc_handle_t *h)
         return true;
     }
     if (r != 0)
-        pyshc_raise(h->st, r, "%s %R cannot be used in this forked process", type_name(h), h->name);
+        pyshc_raise(h->st, r, "%s %R cannot be used in this forked process", pyshc_handle_type_name(h), h->name);
     pyshc_handle_unpin(h);
     return false;
 }
@@ -528,10 +528,13 @@ object_unlink(PyObject *self, PyObject *Py_UNUSED(unused))
         shc_os_close(dir_fd);
     }
     if (r != 0)
-        pyshc_refuse_unlink(h->st, r, type_name(h), h->shared->directory, h->name);
+        pyshc_refuse_unlink(h->st, r, pyshc_handle_type_name(h), h->shared->directory, h->name);
     pyshc_handle_unpin(h);
     return r != 0 ? NULL : Py_NewRef(Py_None);
 }
+
+PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\nThe object itself; ValueError if it is closed.");
+PyDoc_STRVAR(exit_doc, "__exit__($self, exc_type, exc, traceback, /)\n--\n\nclose().");
 
 static PyObject *
 object_enter(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -566,7 +569,8 @@ static PyObject *
 object_repr(PyObject *self)
 {
     pyshc_handle_t *h = (pyshc_handle_t *)self;
-    return PyUnicode_FromFormat("<%s %R%s>", type_name(h), h->name, pyshc_handle_is_closed(h) ? " closed" : "");
+    return PyUnicode_FromFormat("<%s %R%s>", pyshc_handle_type_name(h), h->name,
+                                pyshc_handle_is_closed(h) ? " closed" : "");
 }
 
 PyObject *
@@ -617,8 +621,8 @@ pyshc_participants(pyshc_shared_t *shared, PyObject *(*holds)(pyshc_shared_t *, 
 static PyMethodDef object_methods[] = {
     {"close", object_close, METH_NOARGS, close_doc},
     {"unlink", object_unlink, METH_NOARGS, unlink_doc},
-    {"__enter__", object_enter, METH_NOARGS, NULL},
-    {"__exit__", object_exit, METH_VARARGS, NULL},
+    {"__enter__", object_enter, METH_NOARGS, enter_doc},
+    {"__exit__", object_exit, METH_VARARGS, exit_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -635,7 +639,14 @@ static PyMemberDef object_members[] = {
 
 PyDoc_STRVAR(
     object_doc,
-    "Base of every named object in shared memory: name, closed, close(), unlink(), context manager, pickling by name.");
+    "Base of every named object in shared memory: name, closed, close(), unlink(), context manager, pickling by "
+    "name.\n\n"
+    "What all of them take when they are created:\n"
+    "name: 1 to 200 of A-Z a-z 0-9 . _ -; None makes one up. mode: permissions of the file, 0o600 (which help() shows "
+    "as 384).\n"
+    "persist=True: it stays when the last process has closed it, until unlink(). directory: where, instead of "
+    "SHMCOMM_DIR or /dev/shm.\n"
+    "max_participants: processes that may have it open at a time, 1 to 2047.");
 
 static PyType_Slot object_slots[] = {
     {Py_tp_doc, (void *)object_doc},

@@ -81,6 +81,9 @@ void pyshc_handle_close(pyshc_handle_t *h);
 /* Lets go of everything that this interpreter has open. */
 void pyshc_handle_close_all(pyshc_state_t *st);
 
+/* The name of its type as users write it. */
+const char *pyshc_handle_type_name(const pyshc_handle_t *h);
+
 /* Sets ValueError; returns PYSHC_RAISED. */
 int pyshc_handle_raise_closed(pyshc_handle_t *h);
 

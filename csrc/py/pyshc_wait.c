@@ -158,7 +158,8 @@ void
 pyshc_raise_changed(pyshc_handle_t *h)
 {
     if (pyshc_handle_is_closed(h))
-        PyErr_Format(PyExc_ValueError, "%R is closed: it was closed while this call waited", h);
+        PyErr_Format(PyExc_ValueError, "%s %R is closed: it was closed while this call waited",
+                     pyshc_handle_type_name(h), h->name);
     else
         PyErr_Format(PyExc_RuntimeError, "this process was forked inside a call on %R: call again", h);
 }
