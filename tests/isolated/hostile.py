@@ -141,10 +141,10 @@ def use_names(name):
         "buffer": (shmcomm.SharedMemoryBuffer,),
         "objects": (shmcomm.ObjectPool, memoryview),
     }.get(kind, (shmcomm.RingBufferChannel,))
-    size = {"buffer": (300,), "objects": ()}.get(kind, (16,))
+    size = {"buffer": {"size": 300}, "objects": {"slot_size": 16}}.get(kind, {"capacity": 16})
     for call in (
         lambda: cls.attach(name, *arguments),
-        lambda: cls.open(name, *arguments, *size),
+        lambda: cls.open(name, *arguments, **size),
         lambda: cls.attach(name, *arguments, foreign=True),
     ):
         with documented(), call() as attached:
