@@ -18,7 +18,7 @@ SEED = int(os.environ.get("SHC_TEST_SEED", "0")) or random.SystemRandom().randra
 
 
 @pytest.mark.time_limit(200)
-@pytest.mark.parametrize("kind", ["ring", "buffer", "scribble"])
+@pytest.mark.parametrize("kind", ["ring", "buffer", "objects", "scribble"])
 def test_spoilt_memory(kind, tmp_path):
     """In a process of its own, so that a crash is seen as one."""
     script = HERE / "isolated" / "hostile.py"

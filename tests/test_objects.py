@@ -892,6 +892,21 @@ def test_who_waits_gets_what_a_killed_one_had(pool):
         assert isinstance(result[0], Thing)
 
 
+def test_all_users_of_a_persistent_pool_are_killed(own_folder):
+    def clean(view):
+        view[:] = bytes(4)
+
+    with Peer() as peer:
+        peer(
+            "pool = ObjectPool(memoryview, slot_size=4, max_size=2, name='kept', persist=True);"
+            "x = pool.acquire(); x[:] = b'half'; y = pool.acquire(); y[:] = b'done'; pool.release(y)"
+        )
+        peer.kill()
+    with ObjectPool.attach("kept", memoryview, reset=clean) as pool:
+        assert sorted(bytes(view) for view in take_all(pool)) == [bytes(4), b"done"]
+        pool.unlink()
+
+
 def test_a_killed_waiter(pool):
     objects = take_all(pool)
     with Peer() as peer:

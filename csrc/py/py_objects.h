@@ -50,7 +50,7 @@ typedef struct pyshc_objects {
     PyObject *reset;    /* NULL: none */
     PyObject *validate; /* NULL: none */
     pyshc_object_table_t table;
-    uint64_t table_epoch; /* of the process whose objects they are */
+    shc_a64_t table_epoch; /* of the process whose objects they are; 0: no table yet */
 } pyshc_objects_t;
 
 /* ---- the table: py_objects_table.c; the caller holds the lock ---- */

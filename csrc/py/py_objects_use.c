@@ -27,6 +27,13 @@ unlock(const pyshc_objects_t *p)
 
 /* ---- entering ---- */
 
+/* What the table says is guarded by the lock; this only tells whether it is there. */
+static bool
+has_table(const pyshc_objects_t *p)
+{
+    return shc_a64_load_relaxed(&p->table_epoch) == p->h.shared->seg.epoch;
+}
+
 /* The first time, and in a forked child: there the objects were the parent's. What they lead to (a connection, say)
  * still is, so the child builds its own, and what the parent had acquired is not the child's to give back. */
 static SHC_NOINLINE bool
@@ -42,10 +49,10 @@ begin_table(pyshc_objects_t *p)
         return false;
     }
     old = fresh;
-    if (p->table_epoch != p->h.shared->seg.epoch) {
+    if (!has_table(p)) {
         old = p->table;
         p->table = fresh;
-        p->table_epoch = p->h.shared->seg.epoch;
+        shc_a64_store_relaxed(&p->table_epoch, p->h.shared->seg.epoch);
     }
     unlock(p);
     pyshc_objects_table_drop(&old);
@@ -57,7 +64,7 @@ pyshc_objects_enter(pyshc_objects_t *p)
 {
     if (!pyshc_handle_pin(&p->h))
         return false;
-    if (SHC_LIKELY(p->table_epoch == p->h.shared->seg.epoch) || begin_table(p))
+    if (SHC_LIKELY(has_table(p)) || begin_table(p))
         return true;
     pyshc_handle_unpin(&p->h);
     return false;
@@ -490,7 +497,7 @@ void
 pyshc_objects_let_go(pyshc_handle_t *h)
 {
     pyshc_objects_t *p = (pyshc_objects_t *)h;
-    bool current = pyshc_shared_is_current(h->shared) && p->table_epoch == h->shared->seg.epoch;
+    bool current = pyshc_shared_is_current(h->shared) && has_table(p);
     for (uint32_t slot = 0; current && slot < p->table.max_size; slot++) {
         if (p->table.entries[slot].state >= PYSHC_OBJECT_BUSY)
             (void)!shc_objects_give_back(slots_of(p), slot, true); /* a word that is not ours: nothing to give back */

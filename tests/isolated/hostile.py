@@ -56,6 +56,11 @@ MESSAGES = [
 
 def make(name, free=False):
     """With `free`, nobody has the ends of a ring."""
+    if kind == "objects":
+        made = shmcomm.ObjectPool(memoryview, slot_size=16, max_size=8, name=name, max_participants=4)
+        for _ in range(3):
+            made.acquire(timeout=0)
+        return made
     if kind == "buffer":
         made = shmcomm.SharedMemoryBuffer(300, name=name)
         made.write(b"content" * 20)
@@ -102,15 +107,46 @@ def use_buffer(buffer, end=True):
             call()
 
 
+def use_objects(pool, end=True):
+    mine = []
+
+    def back():
+        pool.release(mine.pop())
+
+    def acquire():
+        mine.append(pool.acquire(timeout=0))
+        mine[-1][0] = 5
+
+    for call in (
+        lambda: (pool.size, pool.allocated, pool.available, pool.max_size), pool.stats, acquire, acquire, back,
+        lambda: use_borrowed(pool), pool.clear, *[acquire] * 9, lambda: pool.acquire(timeout=0.0001), pool.try_acquire,
+        *[back] * 9, *([pool.close] if end else []),
+    ):  # fmt: skip
+        with documented(), contextlib.suppress(IndexError):  # nothing was to be had before
+            call()
+
+
+def use_borrowed(pool):
+    with pool.borrow(timeout=0) as view:
+        view[0] = 1
+
+
 def use(thing, end=True):
-    (use_buffer if kind == "buffer" else use_ring)(thing, end)
+    {"buffer": use_buffer, "objects": use_objects}.get(kind, use_ring)(thing, end)
 
 
 def use_names(name):
     """By name, as a stranger would; the file of `name` is not open in this process."""
-    cls = shmcomm.SharedMemoryBuffer if kind == "buffer" else shmcomm.RingBufferChannel
-    size = 300 if kind == "buffer" else 16
-    for call in (lambda: cls.attach(name), lambda: cls.open(name, size), lambda: cls.attach(name, foreign=True)):
+    cls, *arguments = {
+        "buffer": (shmcomm.SharedMemoryBuffer,),
+        "objects": (shmcomm.ObjectPool, memoryview),
+    }.get(kind, (shmcomm.RingBufferChannel,))
+    size = {"buffer": {"size": 300}, "objects": {"slot_size": 16}}.get(kind, {"capacity": 16})
+    for call in (
+        lambda: cls.attach(name, *arguments),
+        lambda: cls.open(name, *arguments, **size),
+        lambda: cls.attach(name, *arguments, foreign=True),
+    ):
         with documented(), call() as attached:
             use(attached, end=False)
     _core.list_segments()
@@ -140,10 +176,16 @@ def mutate_all():
     with make("size") as made:
         path = Path(folder, "shmcomm.size")
         size = path.stat().st_size
-        slots = 512 + 64 * 4 if kind == "ring" else 512 + 64 * 3
-        body = size - 4096 - 640 if kind == "ring" else made.data_offset - 128
-        records = 1024 if kind == "ring" else 64
-        offsets = [*range(0, slots, 8), *range(body, min(size - 8, body + 640 + records), 8)]
+        slots = 512 + 64 * 3 if kind == "buffer" else 512 + 64 * 4
+        if kind == "objects":
+            body, end = size - 1024, size - 512
+        elif kind == "ring":
+            body = size - 4096 - 640
+            end = body + 640 + 1024
+        else:
+            body = made.data_offset - 128
+            end = min(size - 8, body + 704)
+        offsets = [*range(0, slots, 8), *range(body, end, 8)]
     for at in offsets:
         for number in range(MUTATIONS):
             with make("open", free=number % 2 == 0 or at % 16 == 0) as made:
