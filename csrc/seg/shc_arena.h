@@ -35,10 +35,17 @@
  *   Lemma of the chain. A covered word never says FREE run, SLAB or UNBACKED: it was OWNED or MOVING when it was
  *   covered, and only the owner of the run that covers it writes it, as OWNED or MOVING. So who sees one of these three
  *   at any page may compare-and-swap from it.
- *   Lemma of the sweep. Who walks the chain from page 0 while others split and join meets every run that a dead process
- *   owns, and takes nothing else for one: such a run cannot change while the walk goes on, so a step that began at a
- *   boundary cannot jump over it; and every word read was written, after the walk began or before by the living as well
- *   as the dead, for a page that was a boundary then, so one that says OWNED(dead) still is.
+ *   Lemma of the sweep. Who walks the chain from page 0 while others split, join and grow meets every run that a dead
+ *   process owns, and takes nothing else for one. Such a run cannot change while the walk goes on. Each page that the
+ *   walk comes to has been a boundary since it began, or was written since, while covered, by one of the living: page 0
+ *   is one; the word of a boundary ends at a boundary; and a page that was covered since has the word that it had as a
+ *   boundary, or one that was written since, which ends where the covering run does or at another that was written
+ *   before it. So no step jumps over a run that was there all the time, and a word that says OWNED(dead) or
+ *   MOVING(dead) is the head of one. It rests on two rules. A word that is written to a covered page ends at a boundary
+ *   or at a page that has just been written so: splitting writes the last piece, dissolving goes downwards. And a run
+ *   that does not fit below the frontier that the walk knows was stored after somebody had raised it: the frontier is
+ *   loaded again, and the run is one step. Who went on by one page there would come to a covered page that was no
+ *   boundary since, whose word names whoever had it long ago.
  *
  * Words in slabs. A slab that is emptied becomes an ordinary page with a user's bytes in it, so a compare-and-swap that
  * was decided on before must not come after. Whoever is about to change a word in a slab that he does not own says so
@@ -363,7 +370,7 @@ typedef struct shc_arena_stats {
     uint32_t fragmentation; /* percent of what is not used that does not lie in that piece */
 } shc_arena_stats_t;
 
-/* Hints while others work. SHC_E_CORRUPT. */
+/* Hints while others work. SHC_E_CORRUPT: what no correct process writes, however many of them are at work. */
 SHC_MUST_USE int shc_arena_stats(shc_arena_t *arena, shc_arena_stats_t *out);
 
 /* Read-only walk over everything: 0 or SHC_E_CORRUPT. Nobody may be at work; the dead may have left things. */

@@ -84,6 +84,19 @@ SHC_MUST_USE int shc_arena__locate(shc_arena_t *a, shc_ref_t ref, shc_arena_plac
 uint32_t shc_arena__load(const shc_arena_t *a, const shc_arena_place_t *place);
 bool shc_arena__change(const shc_arena_t *a, const shc_arena_place_t *place, uint32_t from, uint32_t to);
 
+/* One step of a walk over the chain while others work. `word` was loaded from `page` with acquire. A run that does not
+ * fit below *frontier may have grown over it since that was loaded: whoever stored the word had raised the frontier
+ * before (AR4, R1), so it is loaded again and the word is judged again. To go on by one page would lead into somebody's
+ * run, to words that mean nothing. False: no correct process wrote it. */
+static inline bool
+shc_arena__walk(shc_arena_t *a, uint64_t word, uint32_t page, uint32_t *frontier, uint32_t *step)
+{
+    if (SHC_LIKELY(shc_arena__step(word, *frontier - page, step)))
+        return true;
+    *frontier = shc_arena__frontier(a);
+    return shc_arena__step(word, *frontier - page, step);
+}
+
 /* ---- hints: two page numbers, the newest first ---- */
 
 void shc_arena__push_hint(shc_a64_t *hint, uint32_t page);

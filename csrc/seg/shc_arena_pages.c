@@ -73,7 +73,7 @@ take_hinted(shc_arena_t *a, uint32_t n, uint32_t *page)
 typedef struct window {
     uint32_t first;
     uint32_t length;
-    uint32_t first_free; /* the lowest free run that was seen on the way, or the end */
+    uint32_t first_free; /* the lowest free run that was seen on the way, or the end of the arena */
     uint64_t backed;     /* pages with memory that were seen */
 } window_t;
 
@@ -83,10 +83,10 @@ static bool
 find_window(shc_arena_t *a, uint32_t from, uint32_t n, bool growing, window_t *w)
 {
     uint32_t frontier = shc_arena__frontier(a), length;
-    *w = (window_t){.first = from, .first_free = frontier};
+    *w = (window_t){.first = from, .first_free = a->g.pages};
     for (uint32_t page = from; page < frontier && w->length < n; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        bool sound = shc_arena__step(word, frontier - page, &length);
+        bool sound = shc_arena__walk(a, word, page, &frontier, &length);
         bool free = sound && shc_arena__is_free_run(word);
         bool unbacked = shc_arena_kind_of(word) == SHC_ARENA_UNBACKED;
         w->backed += unbacked ? 0 : length;
@@ -363,7 +363,7 @@ shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
     shc_arena__empty_slabs(a);
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        bool sound = shc_arena__step(word, frontier - page, &length);
+        bool sound = shc_arena__walk(a, word, page, &frontier, &length);
         uint64_t bytes = (uint64_t)length << a->g.page_shift;
         if (!sound || !shc_arena__is_free_run(word))
             continue;

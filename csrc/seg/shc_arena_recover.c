@@ -116,7 +116,7 @@ shc_arena_sweep(shc_arena_t *a, uint32_t index, shc_arena_keep_fn keep, void *ar
     uint32_t frontier = shc_arena__frontier(a), length;
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        if (shc_arena__step(word, frontier - page, &length))
+        if (shc_arena__walk(a, word, page, &frontier, &length))
             sweep_page(&s, page, word, length);
     }
     for (uint32_t c = 0; c < SHC_ARENA_CLASSES; c++)
@@ -199,7 +199,7 @@ shc_arena_stats(shc_arena_t *a, shc_arena_stats_t *out)
     out->bytes_total = (uint64_t)a->g.pages << a->g.page_shift;
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        if (!shc_arena__step(word, frontier - page, &length))
+        if (!shc_arena__walk(a, word, page, &frontier, &length))
             return SHC_E_CORRUPT;
         int r = count_page(a, page, word, length, &piece, out);
         if (r != 0)
@@ -292,7 +292,7 @@ shc_arena_check(shc_arena_t *a)
         return SHC_E_CORRUPT;
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        if (!shc_arena__step(word, frontier - page, &length) || !check_page(a, page, word))
+        if (!shc_arena__walk(a, word, page, &frontier, &length) || !check_page(a, page, word))
             return SHC_E_CORRUPT;
     }
     return 0;
@@ -319,7 +319,7 @@ shc_arena_names(shc_arena_t *a, uint32_t index)
         named = named || shc_a64_load_relaxed(shc_arena__record(a, index, k)) != 0;
     for (uint32_t page = 0; page < frontier && !named; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        (void)shc_arena__step(word, frontier - page, &length);
+        (void)shc_arena__walk(a, word, page, &frontier, &length);
         uint32_t class = shc_arena_length_of(word);
         named = shc_arena_owner_of(shc_arena_upper_of(word)) == index + 1;
         if (shc_arena_kind_of(word) == SHC_ARENA_SLAB && class < a->classes)

@@ -136,7 +136,7 @@ take_from_any(shc_arena_t *a, uint32_t class, uint32_t n, bool by_states)
             a->scan = page;
             return true;
         }
-        (void)shc_arena__step(word, frontier - page, &length);
+        (void)shc_arena__walk(a, word, page, &frontier, &length);
         i += length - 1;
         page += length;
     }
@@ -377,7 +377,7 @@ shc_arena__empty_slabs(shc_arena_t *a)
     uint32_t frontier = shc_arena__frontier(a), length;
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        (void)shc_arena__step(word, frontier - page, &length);
+        (void)shc_arena__walk(a, word, page, &frontier, &length);
         if (shc_arena__is_open_slab(word))
             (void)empty_slab(a, page);
     }

@@ -9,6 +9,7 @@
 #define PAGE 4096u
 #define PAGES 3u
 #define BLOCK 1024u /* three to a slab */
+#define GIVEN UINT32_MAX
 
 static void
 fake_on_unlink(uint32_t file)
@@ -29,7 +30,8 @@ static struct {
     shc_ref_t ref;            /* of the block that is lent */
     uint32_t record[MODEL_THREADS];
     uint64_t ticket;
-    bool letting_go; /* the first holder has begun to */
+    bool letting_go;      /* the first holder has begun to */
+    uint32_t idle[PAGES]; /* generations of pages that nobody may release or free; GIVEN: some may */
 } plan;
 
 static uint8_t *image; /* the segment: the fake's first file */
@@ -163,6 +165,42 @@ reap(void)
     (void)shc_seg_reap_participants(&me()->seg);
 }
 
+/* Leaves while others work: it owns nothing, but has records, so that it looks through all pages. */
+static void
+leave(void)
+{
+    shc_arena_leave(mine());
+}
+
+static void
+use_two_then_all_pages(void)
+{
+    use_two_pages();
+    use_all_pages();
+}
+
+static void
+look(void)
+{
+    shc_arena_stats_t s;
+    MODEL_CHECK(shc_arena_stats(mine(), &s) == 0);
+}
+
+/* What shc_arena_recover.c does, but goes on by one page where a run ends behind the frontier that was loaded. */
+static void
+leave_with_an_old_frontier(void)
+{
+    uint32_t me_too = shc_arena_state(SHC_ARENA_OWNED, me()->seg.index + 1, 0), frontier = shc_arena__frontier(mine());
+    uint32_t length;
+    for (uint32_t page = 0; page < frontier; page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(mine(), page)); /* A1 */
+        uint32_t upper = shc_arena_upper_of(word), g = shc_arena_generation_of(upper);
+        bool sound = shc_arena__step(word, frontier - page, &length);
+        if (sound && shc_arena_kind_of(word) == SHC_ARENA_RUN && upper == (me_too | g << 15))
+            shc_arena__free_pages(mine(), page, length, g + 1);
+    }
+}
+
 /* ---- loans ---- */
 
 static void
@@ -292,6 +330,8 @@ make_segment(uint32_t initial)
     shc_seg_t made;
     fake_reset();
     memset(&plan, 0, sizeof plan);
+    for (uint32_t i = 0; i < PAGES; i++)
+        plan.idle[i] = GIVEN;
     lay_out(initial, 2, &args);
     CHECK_OK(shc_self_init(&self));
     CHECK_OK(shc_seg_create(0, "shmcomm.arena", &self, &spec, &args, init, &made));
@@ -383,6 +423,61 @@ make_loan_of_pages(void)
     CHECK_OK(shc_arena_lend(a, plan.ref, &plan.record[0]));
 }
 
+/* Thread 0 has a record, and once had pages that lie under a free run now. Their words still name it. */
+static void
+remember_pages(uint32_t first, uint32_t end)
+{
+    shc_arena_t *a = &plan.parties[0].arena;
+    shc_ref_t before[PAGES], run[PAGES];
+    uint32_t record;
+    CHECK_OK(shc_arena_allocate(a, BLOCK, &run[0]));
+    CHECK_OK(shc_arena_lend(a, run[0], &record));
+    CHECK_OK(shc_arena_drop(a, run[0], record));
+    (void)shc_arena_cleanup(a, UINT64_MAX);
+    for (uint32_t i = 0; i < first; i++)
+        CHECK_OK(shc_arena_allocate(a, PAGE, &before[i]));
+    for (uint32_t i = first; i < end; i++)
+        CHECK_OK(shc_arena_allocate(a, PAGE, &run[i]));
+    for (uint32_t i = first; i < end; i++)
+        CHECK_OK(shc_arena_release(a, run[i]));
+    CHECK_OK(shc_arena_allocate(a, (end - first) * PAGE, &run[first]));
+    CHECK_OK(shc_arena_release(a, run[first]));
+    for (uint32_t i = 0; i < first; i++)
+        CHECK_OK(shc_arena_release(a, before[i]));
+    CHECK_EQ(shc_arena_length_of(shc_a64_load_relaxed(&a->words[first])), end - first);
+    for (uint32_t i = 0; i < PAGES; i++) {
+        uint64_t word = shc_a64_load_relaxed(&a->words[i]);
+        bool names = shc_arena_owner_of(shc_arena_upper_of(word)) == plan.parties[0].seg.index + 1;
+        CHECK_EQ(names, i > first && i < end);
+        plan.idle[i] = names ? shc_arena__generation(word) : GIVEN;
+    }
+}
+
+static void
+make_small_with_a_past(void)
+{
+    make_segment(2);
+    remember_pages(0, 2);
+}
+
+static void
+make_small(void)
+{
+    make_segment(2);
+}
+
+static void
+reset_small_with_a_past(void)
+{
+    restore(make_small_with_a_past);
+}
+
+static void
+reset_small(void)
+{
+    restore(make_small);
+}
+
 static void
 reset_slab(void)
 {
@@ -419,6 +514,16 @@ reset_loan_of_pages(void)
     restore(make_loan_of_pages);
 }
 
+/* Nobody has freed what was nobody's to free. */
+static void
+check_words(const shc_arena_t *a)
+{
+    for (uint32_t page = 0; page < PAGES; page++) {
+        uint64_t word = shc_a64_load_relaxed(&a->words[page]);
+        MODEL_CHECK(plan.idle[page] == GIVEN || plan.idle[page] == shc_arena__generation(word));
+    }
+}
+
 /* The dead are swept; then nothing is anybody's, and all pages can be had. */
 static void
 finish(void)
@@ -428,6 +533,7 @@ finish(void)
     shc_ref_t all;
     shc_arena_open(&last->arena, &last->seg, &geometry);
     MODEL_CHECK(shc_arena_check(&last->arena) == 0);
+    check_words(&last->arena);
     for (uint32_t i = 0; i < 3; i++) {
         if (model_is_dead(i))
             shc_arena_sweep(&last->arena, plan.parties[i].seg.index, NULL, NULL);
@@ -484,6 +590,19 @@ TEST_LIMIT(pages_have_one_owner, 240)
     run_all(models, SHC_ARRAY_SIZE(models));
 }
 
+TEST_LIMIT(who_walks_the_chain_takes_nothing_for_its_own, 240)
+{
+    const model_t models[] = {
+        MODEL("one leaves, one grows over the old frontier", reset_small_with_a_past, leave, use_all_pages, NULL, 2, 4,
+              0),
+        MODEL("one looks, one grows over the old frontier", reset_small, look, use_all_pages, NULL, 2, 4, 0),
+        MODEL("two grow over the first run", reset_small, use_two_then_all_pages, use_two_pages, NULL, 2, 4, 0),
+        MODEL("one leaves, one grows, one dies, one reaps", reset_small_with_a_past, leave, use_all_pages, reap, 3, 2,
+              1),
+    };
+    run_all(models, SHC_ARRAY_SIZE(models));
+}
+
 TEST_LIMIT(the_last_holder_frees_a_block, 240)
 {
     const model_t models[] = {
@@ -512,6 +631,8 @@ TEST_LIMIT(known_mistakes_are_found, 120)
     model_t models[] = {
         MODEL("a block claimed without an announcement", reset_slab, claim_unannounced, empty_and_use_page, NULL, 2, 4,
               0),
+        MODEL("a run that has grown over the old frontier walked into", reset_small_with_a_past,
+              leave_with_an_old_frontier, use_all_pages, NULL, 2, 4, 0),
         MODEL("holders looked for before closing", reset_loan, holder_that_looks_too_early, other_holder, NULL, 2, 3,
               0),
     };

@@ -982,6 +982,70 @@ TEST(a_forked_child_has_magazines_of_its_own)
     tear_down();
 }
 
+/* ---- what others do while the chain is walked ---- */
+
+static struct {
+    other_t other; /* grows in the middle of a sweep */
+    shc_ref_t grown;
+    uint64_t pages;
+} during;
+
+static bool
+grow_and_keep_nothing(void *arg, shc_ref_t ref)
+{
+    (void)arg;
+    (void)ref;
+    if (during.grown == SHC_ARENA_NOTHING) {
+        CHECK_OK(shc_arena_allocate(&during.other.arena, during.pages * 4096, &during.grown));
+        memset(shc_arena_at(&during.other.arena, during.grown), 0xaa, during.pages * 4096);
+    }
+    return false;
+}
+
+/* Somebody dies with one page, and with words of its own under a free run at the end of the arena. While that page is
+ * swept the run becomes part of a larger one, whose pages are nobody's business. */
+static void
+sweep_while_somebody_grows(uint32_t initial, bool one_by_one)
+{
+    shc_arena_geometry_t g = {.pages = 64, .initial = initial, .page_shift = SMALL_SHIFT};
+    other_t dead;
+    shc_ref_t ref, four[4];
+    shc_arena_t sweeper;
+    memset(&during, 0, sizeof during);
+    during.pages = 8;
+    set_up_with(g);
+    join_other(&dead);
+    join_other(&during.other);
+    CHECK_OK(shc_arena_allocate(&dead.arena, 4096, &ref));
+    for (int i = 0; one_by_one && i < 4; i++)
+        CHECK_OK(shc_arena_allocate(&dead.arena, 4096, &four[i]));
+    for (int i = 0; one_by_one && i < 4; i++)
+        CHECK_OK(shc_arena_release(&dead.arena, four[i]));
+    CHECK_OK(shc_arena_allocate(&dead.arena, 4 * 4096, &ref));
+    CHECK_OK(shc_arena_release(&dead.arena, ref));
+    fix_arena_open(&sweeper, &seg);
+    shc_arena_sweep(&sweeper, dead.seg.index, grow_and_keep_nothing, NULL);
+    const uint8_t *bytes = shc_arena_at(&arena, during.grown);
+    uint32_t first = (uint32_t)((during.grown & SHC_ARENA_PLACE_MASK) * 16 - arena.g.data) / 4096;
+    CHECK_EQ(first, 1);
+    CHECK_EQ(shc_arena_length_of(page_word(first)), 8);
+    for (uint32_t i = 1; i < 8; i++) {
+        CHECK_EQ(bytes[i * 4096], 0xaa);
+        CHECK_EQ(shc_arena__generation(page_word(first + i)), i < 4 && one_by_one ? 1 : 0); /* as before */
+    }
+    CHECK(!shc_arena_names(&arena, dead.seg.index));
+    kill_other(&dead);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    leave_other(&during.other);
+    tear_down();
+}
+
+TEST(a_sweep_leaves_a_run_alone_that_grows_over_the_frontier)
+{
+    sweep_while_somebody_grows(5, true);  /* over words that say RUN */
+    sweep_while_somebody_grows(1, false); /* and MOVING */
+}
+
 /* ---- blocks that several hold ---- */
 
 TEST(the_last_holder_frees_the_block)
