@@ -88,6 +88,8 @@ shc_arena_init(shc_seg_t *seg, const shc_arena_geometry_t *g)
     shc_arena_shm_t *shm = shc_seg_at(seg, g->at);
     shc_a64_t *words = shc_seg_at(seg, g->words);
     shc_a64_store_relaxed(&shm->frontier, g->initial);
+    for (uint32_t i = 1; i < g->initial; i++) /* covered: lemma of the chain */
+        shc_a64_store_relaxed(&words[i], shc_arena_page(SHC_ARENA_MOVING, 1, 0));
     if (g->initial > 0)
         shc_a64_store_relaxed(&words[0], shc_arena__run(SHC_ARENA_FREE, 0, 0, g->initial));
 }

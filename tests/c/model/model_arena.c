@@ -514,13 +514,19 @@ reset_loan_of_pages(void)
     restore(make_loan_of_pages);
 }
 
-/* Nobody has freed what was nobody's to free. */
+/* The lemma of the chain, and that nobody has freed what was nobody's to free. */
 static void
 check_words(const shc_arena_t *a)
 {
+    uint32_t end = 0;
     for (uint32_t page = 0; page < PAGES; page++) {
         uint64_t word = shc_a64_load_relaxed(&a->words[page]);
+        uint32_t kind = shc_arena_kind_of(word);
+        bool is_head = page >= end, spans = kind == SHC_ARENA_RUN || kind == SHC_ARENA_MOVING;
+        MODEL_CHECK(is_head || (spans && shc_arena_state_of(shc_arena_upper_of(word)) != SHC_ARENA_FREE) ||
+                    kind == SHC_ARENA_MOVING);
         MODEL_CHECK(plan.idle[page] == GIVEN || plan.idle[page] == shc_arena__generation(word));
+        end = is_head ? page + (spans ? shc_arena_length_of(word) : 1) : end;
     }
 }
 
