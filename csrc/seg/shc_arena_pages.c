@@ -309,11 +309,12 @@ store_moving(shc_arena_t *a, uint32_t page, uint32_t length, uint32_t owner)
 }
 
 /* MOVING(owner) of `length` pages, whose memory is gone: each page by itself, then UNBACKED. The words of the covered
- * pages are made MOVING before they are uncovered. */
+ * pages are made MOVING before they are uncovered, the last one first: who walks by meanwhile goes from one that is
+ * written to others that are, never to a word from an earlier life of its page (lemma of the sweep). */
 static void
 dissolve(shc_arena_t *a, uint32_t page, uint32_t length, uint32_t owner)
 {
-    for (uint32_t i = 1; i < length; i++)
+    for (uint32_t i = length; i-- > 1;)
         store_moving(a, page + i, 1, owner);
     if (length > 1)
         store_moving(a, page, 1, owner);

@@ -173,6 +173,13 @@ leave(void)
 }
 
 static void
+use_all_and_clean_up(void)
+{
+    use_all_pages();
+    clean_up();
+}
+
+static void
 use_two_then_all_pages(void)
 {
     use_two_pages();
@@ -199,6 +206,28 @@ leave_with_an_old_frontier(void)
         if (sound && shc_arena_kind_of(word) == SHC_ARENA_RUN && upper == (me_too | g << 15))
             shc_arena__free_pages(mine(), page, length, g + 1);
     }
+}
+
+/* What shc_arena_pages.c does when it gives a free run back, but upwards. */
+static void
+dissolve_upwards(void)
+{
+    use_all_pages();
+    uint64_t word = shc_a64_load_acquire(shc_arena__word(mine(), 0)); /* A1 */
+    uint32_t owned = shc_arena_state(SHC_ARENA_OWNED, me()->seg.index + 1, 0);
+    if (!shc_arena__is_free_run(word) || shc_arena_length_of(word) != PAGES)
+        return;
+    uint64_t mine_now = shc_arena_page(SHC_ARENA_MOVING, PAGES, owned | shc_arena__generation(word) << 15);
+    if (!shc_a64_cas_seq_cst(shc_arena__word(mine(), 0), &word, mine_now)) /* AR1 */
+        return;
+    for (uint32_t i = 1; i <= PAGES; i++) {
+        shc_a64_t *at = shc_arena__word(mine(), i % PAGES);
+        uint32_t g = shc_arena__generation(shc_a64_load_relaxed(at));
+        shc_a64_store_release(at, shc_arena_page(SHC_ARENA_MOVING, 1, owned | g << 15)); /* R1 */
+    }
+    shc_arena__unback(mine(), 0, 1, me()->seg.index + 1);
+    shc_arena__unback(mine(), 1, 1, me()->seg.index + 1);
+    shc_arena__unback(mine(), 2, 1, me()->seg.index + 1);
 }
 
 /* ---- loans ---- */
@@ -461,6 +490,13 @@ make_small_with_a_past(void)
 }
 
 static void
+make_pages_with_a_past(void)
+{
+    make_segment(PAGES);
+    remember_pages(1, PAGES);
+}
+
+static void
 make_small(void)
 {
     make_segment(2);
@@ -470,6 +506,12 @@ static void
 reset_small_with_a_past(void)
 {
     restore(make_small_with_a_past);
+}
+
+static void
+reset_pages_with_a_past(void)
+{
+    restore(make_pages_with_a_past);
 }
 
 static void
@@ -601,10 +643,14 @@ TEST_LIMIT(who_walks_the_chain_takes_nothing_for_its_own, 240)
     const model_t models[] = {
         MODEL("one leaves, one grows over the old frontier", reset_small_with_a_past, leave, use_all_pages, NULL, 2, 4,
               0),
+        MODEL("one leaves, one makes a run and gives it back", reset_pages_with_a_past, leave, use_all_and_clean_up,
+              NULL, 2, 4, 0),
         MODEL("one looks, one grows over the old frontier", reset_small, look, use_all_pages, NULL, 2, 4, 0),
         MODEL("two grow over the first run", reset_small, use_two_then_all_pages, use_two_pages, NULL, 2, 4, 0),
         MODEL("one leaves, one grows, one dies, one reaps", reset_small_with_a_past, leave, use_all_pages, reap, 3, 2,
               1),
+        MODEL("one leaves, one gives back, one dies, one reaps", reset_pages_with_a_past, leave, use_all_and_clean_up,
+              reap, 3, 2, 1),
     };
     run_all(models, SHC_ARRAY_SIZE(models));
 }
@@ -639,6 +685,7 @@ TEST_LIMIT(known_mistakes_are_found, 120)
               0),
         MODEL("a run that has grown over the old frontier walked into", reset_small_with_a_past,
               leave_with_an_old_frontier, use_all_pages, NULL, 2, 4, 0),
+        MODEL("a run dissolved upwards", reset_pages_with_a_past, leave, dissolve_upwards, NULL, 2, 4, 0),
         MODEL("holders looked for before closing", reset_loan, holder_that_looks_too_early, other_holder, NULL, 2, 3,
               0),
     };
