@@ -180,7 +180,7 @@ locate(shc_arena_t *a, shc_ref_t ref, shc_arena_place_t *place)
     uint64_t first = a->g.data / SHC_ARENA_UNIT, at = ref & SHC_ARENA_PLACE_MASK;
     unsigned shift = a->g.page_shift - 4;
     uint64_t page = (at - first) >> shift; /* huge if it lies before */
-    if (page >= a->frontier && page >= shc_arena__frontier(a))
+    if (SHC_UNLIKELY((ref & ~SHC_ARENA_REF_MASK) != 0) || (page >= a->frontier && page >= shc_arena__frontier(a)))
         return SHC_E_STALE;
     uint32_t unit = (uint32_t)((at - first) & ((UINT64_C(1) << shift) - 1));
     place->page = (uint32_t)page;

@@ -155,7 +155,7 @@ static int
 drop_record(shc_arena_t *a, uint32_t k, uint64_t word)
 {
     shc_ref_t ref = word & SHC_ARENA_REF_MASK;
-    if (ref == SHC_ARENA_NOTHING || k >= shc_arena__records(a, a->seg->index))
+    if (k >= shc_arena__records(a, a->seg->index))
         return SHC_E_STALE;
     shc_a64_t *record = shc_arena__record(a, a->seg->index, k);
     if (!shc_a64_cas_seq_cst(record, &word, ref | SHC_ARENA_LEAVING)) /* AR5, R6 */
@@ -172,7 +172,7 @@ drop_record(shc_arena_t *a, uint32_t k, uint64_t word)
 int
 shc_arena_drop(shc_arena_t *a, shc_ref_t ref, uint32_t record)
 {
-    return drop_record(a, record, ref);
+    return shc_arena_is_ref(ref) ? drop_record(a, record, ref) : SHC_E_STALE;
 }
 
 /* ---- taking hold ---- */
@@ -223,7 +223,7 @@ hold_as(shc_arena_t *a, shc_ref_t ref, uint64_t marks, uint32_t *record)
 {
     shc_arena_place_t place;
     uint32_t k;
-    if (ref == SHC_ARENA_NOTHING || (ref & ~SHC_ARENA_REF_MASK) != 0)
+    if (!shc_arena_is_ref(ref)) /* it would not be found in the record */
         return SHC_E_STALE;
     int r = find_record(a, &k);
     if (r != 0)
@@ -286,7 +286,7 @@ shc_arena_collect(shc_arena_t *a, shc_ref_t ref, uint64_t ticket, uint32_t *reco
 int
 shc_arena_unpost(shc_arena_t *a, shc_ref_t ref, uint64_t ticket)
 {
-    if (ticket >> TICKET_INDEX_SHIFT != a->seg->index)
+    if (!shc_arena_is_ref(ref) || ticket >> TICKET_INDEX_SHIFT != a->seg->index)
         return SHC_E_STALE;
     return drop_record(a, (uint32_t)(ticket >> TICKET_RECORD_SHIFT & 0xffff), posted_word(ref, ticket));
 }

@@ -157,6 +157,14 @@ shc_arena_ref(uint64_t offset, uint32_t generation)
     return offset / SHC_ARENA_UNIT | (uint64_t)(generation & SHC_ARENA_GENERATION_MASK) << 36;
 }
 
+/* Whether it has the form of a reference: a number with bits beyond it would pass for the same block, but not for the
+ * same holder. */
+static inline bool
+shc_arena_is_ref(uint64_t ref)
+{
+    return ref != 0 && (ref & ~SHC_ARENA_REF_MASK) == 0;
+}
+
 static inline uint32_t
 shc_arena_ref_generation(uint64_t ref)
 {

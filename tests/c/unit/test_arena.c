@@ -349,6 +349,39 @@ TEST(references_to_nowhere_are_stale)
     tear_down();
 }
 
+TEST(a_reference_with_further_bits_is_stale)
+{
+    void *memory;
+    uint64_t size, ticket;
+    uint32_t word, k, more;
+    set_up();
+    shc_ref_t own = allocate(100), run = allocate(70000), lent = allocate(100);
+    CHECK_OK(shc_arena_lend(&arena, lent, &k));
+    CHECK_OK(shc_arena_post(&arena, lent, &ticket));
+    for (unsigned bit = 53; bit < 64; bit++) {
+        uint64_t beyond = UINT64_C(1) << bit;
+        CHECK_EQ(shc_arena_release(&arena, own | beyond), SHC_E_STALE);
+        CHECK_EQ(shc_arena_release(&arena, run | beyond), SHC_E_STALE);
+        CHECK_EQ(shc_arena_attach(&arena, own | beyond), SHC_E_STALE);
+        CHECK_EQ(shc_arena_lend(&arena, own | beyond, &more), SHC_E_STALE);
+        CHECK_EQ(shc_arena_resolve(&arena, own | beyond, &memory, &size), SHC_E_STALE);
+        CHECK_EQ(shc_arena_look(&arena, own | beyond, &word), SHC_E_STALE);
+        CHECK_EQ(shc_arena_hold(&arena, lent | beyond, &more), SHC_E_STALE);
+        CHECK_EQ(shc_arena_post(&arena, lent | beyond, &ticket), SHC_E_STALE);
+        CHECK_EQ(shc_arena_collect(&arena, lent | beyond, ticket, &more), SHC_E_STALE);
+        CHECK_EQ(shc_arena_drop(&arena, lent | beyond, k), SHC_E_STALE);
+        CHECK_EQ(shc_arena_unpost(&arena, lent | beyond, ticket ^ (bit < 62 ? UINT64_C(1) << (bit - 53) : 0)),
+                 SHC_E_STALE); /* together they would make the word of what was posted */
+    }
+    CHECK_EQ(stats().records, 2);
+    CHECK_OK(shc_arena_release(&arena, own));
+    CHECK_OK(shc_arena_release(&arena, run));
+    CHECK_OK(shc_arena_unpost(&arena, lent, ticket));
+    CHECK_OK(shc_arena_drop(&arena, lent, k));
+    CHECK_EQ(stats().bytes_used, 0);
+    tear_down();
+}
+
 TEST(a_full_arena_says_so_and_gives_again_what_comes_back)
 {
     shc_arena_geometry_t g = {.pages = 4, .initial = 4, .page_shift = SMALL_SHIFT};
