@@ -106,6 +106,21 @@ sweep_page(const sweep_t *s, uint32_t page, uint64_t word, uint32_t length)
     }
 }
 
+/* Ends at a word that no correct process writes: what lies behind it is lost rather than taken from whose run it may
+ * be the middle of. */
+static void
+sweep_pages(const sweep_t *s)
+{
+    shc_arena_t *a = s->arena;
+    uint32_t frontier = shc_arena__frontier(a), length;
+    for (uint32_t page = 0; page < frontier; page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+        if (!shc_arena__walk(a, word, page, &frontier, &length))
+            return;
+        sweep_page(s, page, word, length);
+    }
+}
+
 void
 shc_arena_sweep(shc_arena_t *a, uint32_t index, shc_arena_keep_fn keep, void *arg)
 {
@@ -113,12 +128,7 @@ shc_arena_sweep(shc_arena_t *a, uint32_t index, shc_arena_keep_fn keep, void *ar
     if (index >= a->g.participants)
         return;
     sweep_records(&s);
-    uint32_t frontier = shc_arena__frontier(a), length;
-    for (uint32_t page = 0; page < frontier; page += length) {
-        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        if (shc_arena__walk(a, word, page, &frontier, &length))
-            sweep_page(&s, page, word, length);
-    }
+    sweep_pages(&s);
     for (uint32_t c = 0; c < SHC_ARENA_CLASSES; c++)
         shc_a8_store_relaxed(&a->parties[index].cached[c], 0);
     shc_arena__exit(a, s.owner);
@@ -319,7 +329,8 @@ shc_arena_names(shc_arena_t *a, uint32_t index)
         named = named || shc_a64_load_relaxed(shc_arena__record(a, index, k)) != 0;
     for (uint32_t page = 0; page < frontier && !named; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
-        (void)shc_arena__walk(a, word, page, &frontier, &length);
+        if (!shc_arena__walk(a, word, page, &frontier, &length))
+            break;
         uint32_t class = shc_arena_length_of(word);
         named = shc_arena_owner_of(shc_arena_upper_of(word)) == index + 1;
         if (shc_arena_kind_of(word) == SHC_ARENA_SLAB && class < a->classes)

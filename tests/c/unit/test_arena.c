@@ -1320,6 +1320,31 @@ TEST(check_finds_words_that_cannot_be)
     tear_down();
 }
 
+TEST(a_sweep_ends_at_a_word_that_cannot_be)
+{
+    shc_arena_geometry_t g = {.pages = 8, .initial = 8, .page_shift = SMALL_SHIFT};
+    uint64_t lengths = UINT64_C(0xffffff) << 8;
+    other_t other;
+    set_up_with(g);
+    join_other(&other);
+    shc_ref_t run = allocate(4 * 4096);
+    uint64_t word = page_word(0), old = shc_arena__run(SHC_ARENA_OWNED, other.seg.index + 1, 1, 1);
+    for (uint32_t i = 1; i < 4; i++) /* as if it had had these pages once */
+        shc_a64_store_relaxed(&arena.words[i], old);
+    const uint64_t bad[] = {word & ~lengths, word | lengths, (word & ~UINT64_C(7)) | 4, word | 7};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(bad); i++) {
+        shc_a64_store_relaxed(&arena.words[0], bad[i]);
+        shc_arena_sweep(&arena, other.seg.index, NULL, NULL);
+        CHECK(!shc_arena_names(&arena, other.seg.index));
+        for (uint32_t k = 1; k < 4; k++)
+            CHECK_EQ(page_word(k), old);
+    }
+    shc_a64_store_relaxed(&arena.words[0], word);
+    CHECK_OK(shc_arena_release(&arena, run));
+    leave_other(&other);
+    tear_down();
+}
+
 /* Everything that is called with whatever lies there: a status, no crash, no endless loop. */
 static void
 use_whatever_is_there(shc_arena_t *a, uint64_t *rng)
