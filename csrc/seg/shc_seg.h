@@ -18,7 +18,8 @@
  * Only the participant stamped in DOOMED unlinks, and only after seeing that the name still leads to this file:
  * nobody else can remove it meanwhile, so the name of a new segment can never be hit. An attacher whose OPEN(n) ->
  * OPEN(n+1) fails because of DOOMED or UNLINKED leaves its slot again: for it the segment does not exist. Who reaps or
- * unlinks without using the segment takes a slot as a visitor, whom nobody counts as a user.
+ * unlinks without using the segment takes a slot as a visitor, whom nobody counts as a user. If none is free, it is
+ * stamped by its pid alone: slots of the dead are left to those who know the kind and can sweep what they held.
  *
  * Guarantees
  *   (a) Attach never succeeds on a segment whose name is being or has been removed.
@@ -49,7 +50,8 @@
  *   attach, slot taken        dead slot: reaped by pid.
  *   attach, after AR1         as a killed user.
  *   close, LEAVING            does not count as a user; reaped.
- *   DOOMED, before unlink     the name stays; whoever meets it takes DOOMED over and unlinks.
+ *   DOOMED, before unlink     the name stays; whoever meets it takes DOOMED over and unlinks. That of a visitor without
+ *                             a slot is judged by pid: if that was reused meanwhile, when the stranger ends.
  *   DOOMED, after unlink      nobody finds the file any more; those who have it open go on. */
 #ifndef SHC_SEG_H
 #define SHC_SEG_H

@@ -9,8 +9,9 @@
 bool shc_seg__confirm(shc_seg_t *seg);
 SHC_MUST_USE int shc_seg__join(shc_seg_t *seg);
 
-/* For who only removes the name: a slot to be stamped with, which does not count as a user. */
-SHC_MUST_USE int shc_seg__visit(shc_seg_t *seg);
+/* For who only removes the name: a name to be stamped with, which does not count as a user. A free slot or none: nobody
+ * is reaped, as nothing is known of the kind. */
+void shc_seg__visit(shc_seg_t *seg);
 void shc_seg__end_visit(shc_seg_t *seg);
 
 /* Last one out: removes the name if no other living process uses the segment. 0, SHC_BUSY (used), SHC_GONE (somebody

@@ -48,6 +48,9 @@ doomed_by_me(const shc_seg_t *seg)
 static bool
 remover_is_dead(const shc_seg_t *seg, uint64_t word)
 {
+    shc_identity_t visitor = {.pid = shc_seg_life_number(word), .pidns = seg->self->id.pidns};
+    if (shc_seg_life_index(word) == SHC_SEG_LIFE_VISITOR)
+        return visitor.pid == 0 || shc_os_is_dead(&visitor, &seg->self->id);
     return shc_participant_is_dead(&seg->participants, shc_seg_life_index(word), shc_seg_life_number(word), UINT32_MAX,
                                    &seg->self->id);
 }
@@ -120,16 +123,14 @@ shc_seg_leave(shc_seg_t *seg, int dir_fd, const char *file)
     seg->epoch = 0;
 }
 
-typedef int (*take_slot_fn)(const shc_participants_t *, const shc_identity_t *, uint32_t *, uint32_t *);
-
-static int
-take_slot(shc_seg_t *seg, take_slot_fn take)
+int
+shc_seg__join(shc_seg_t *seg)
 {
     uint32_t index, generation;
-    int r = take(&seg->participants, &seg->self->id, &index, &generation);
+    int r = shc_participant_join(&seg->participants, &seg->self->id, &index, &generation);
     if (r == SHC_FULL) {
         (void)shc_seg_reap_participants(seg);
-        r = take(&seg->participants, &seg->self->id, &index, &generation);
+        r = shc_participant_join(&seg->participants, &seg->self->id, &index, &generation);
     }
     if (r != 0)
         return SHC_E_PARTICIPANTS;
@@ -139,22 +140,23 @@ take_slot(shc_seg_t *seg, take_slot_fn take)
     return 0;
 }
 
-int
-shc_seg__join(shc_seg_t *seg)
-{
-    return take_slot(seg, shc_participant_join);
-}
-
-int
+/* If no slot is free, those of the dead are none of a visitor's: it could not sweep what they held. Then its pid is its
+ * name. */
+void
 shc_seg__visit(shc_seg_t *seg)
 {
-    return take_slot(seg, shc_participant_visit);
+    if (shc_participant_visit(&seg->participants, &seg->self->id, &seg->index, &seg->generation) != 0) {
+        seg->index = SHC_SEG_LIFE_VISITOR;
+        seg->generation = seg->self->id.pid;
+    }
+    seg->epoch = seg->self->epoch;
 }
 
 void
 shc_seg__end_visit(shc_seg_t *seg)
 {
-    shc_participant_end_leave(&seg->participants, seg->index);
+    if (seg->index != SHC_SEG_LIFE_VISITOR)
+        shc_participant_end_leave(&seg->participants, seg->index);
     seg->epoch = 0;
 }
 

@@ -81,13 +81,9 @@ reap_mapped(shc_seg_t *seg, int dir_fd, const char *file)
     if (shc_seg_life_state(life) == SHC_SEG_OPEN &&
         shc_participant_count_alive(&seg->participants, SHC_PARTICIPANT_MAX, 1, &seg->self->id) != 0)
         return SHC_BUSY;
-    int r = shc_seg__visit(seg);
-    if (r != 0)
-        return r;
-    if (shc_seg_life_state(life) == SHC_SEG_OPEN)
-        r = shc_seg__remove_if_unused(seg, dir_fd, file);
-    else
-        r = shc_seg__remove(seg, dir_fd, file);
+    shc_seg__visit(seg);
+    bool open = shc_seg_life_state(life) == SHC_SEG_OPEN;
+    int r = open ? shc_seg__remove_if_unused(seg, dir_fd, file) : shc_seg__remove(seg, dir_fd, file);
     shc_seg__end_visit(seg);
     return r;
 }
@@ -146,11 +142,9 @@ shc_seg_force_unlink(int dir_fd, const char *file, shc_self_t *self)
         return shc_os_file_unlink(dir_fd, file);
     if (r != 0)
         return r;
-    r = shc_seg__visit(&seg);
-    if (r == 0) {
-        r = shc_seg__remove(&seg, dir_fd, file);
-        shc_seg__end_visit(&seg);
-    }
+    shc_seg__visit(&seg);
+    r = shc_seg__remove(&seg, dir_fd, file);
+    shc_seg__end_visit(&seg);
     shc_seg_unmap(&seg);
     return r;
 }

@@ -68,7 +68,7 @@ typedef struct shc_seg_shm {
 #define SHC_SEG_LAYOUT(ROW, T)                                                                                         \
     ROW(T, id, 0, 256, "creator", "immutable; see shc_seg_id_t")                                                       \
     ROW(T, life, 256, 8, "joiners, remover",                                                                           \
-        "state 2 | index 12 | sequence or generation 32; the owner-stamped word of the name")                          \
+        "state 2 | index 12 | sequence, generation or pid 32; the owner-stamped word of the name")                     \
     ROW(T, spare, 264, 248, "nobody", "zero")
 
 SHC_SEG_LAYOUT(SHC_LAYOUT_ASSERT, shc_seg_shm_t)
@@ -79,6 +79,9 @@ enum {
     SHC_SEG_DOOMED = 1,   /* the stamped participant is removing the name */
     SHC_SEG_UNLINKED = 2, /* the name is gone; who has the segment open goes on using it */
 };
+
+/* In place of an index: a visitor that found no free slot. The number is its pid. */
+#define SHC_SEG_LIFE_VISITOR UINT32_C(0xfff)
 
 static inline uint64_t
 shc_seg_life_word(uint32_t state, uint32_t index, uint32_t number)

@@ -14,6 +14,7 @@ static struct {
     uint32_t uses[MODEL_THREADS]; /* file + 1 that this thread has open, and means to keep */
     bool asked[FAKE_FILES];       /* somebody has asked for the removal of this file's name */
     unsigned removals[FAKE_FILES];
+    uint32_t slots; /* of a segment */
 } plan;
 
 static uint32_t
@@ -51,7 +52,7 @@ static int
 create(shc_seg_t *seg)
 {
     const shc_seg_create_args_t args = {
-        .body_size = shc_buffer_body_size(BODY), .config = {BODY}, .participants = 3, .mode = 0600};
+        .body_size = shc_buffer_body_size(BODY), .config = {BODY}, .participants = plan.slots, .mode = 0600};
     return shc_seg_create(0, NAME, me(), &shc_buffer_spec, &args, shc_buffer_init, seg);
 }
 
@@ -88,7 +89,7 @@ open_it(shc_seg_t *seg)
     MODEL_CHECK(r == 0 || r == -EEXIST || r == SHC_GONE);
     if (r != 0)
         r = attach(seg);
-    MODEL_CHECK(r == 0 || r == -ENOENT || r == SHC_GONE);
+    MODEL_CHECK(r == 0 || r == -ENOENT || r == SHC_GONE || (r == SHC_E_PARTICIPANTS && plan.slots == 1));
     if (r == 0)
         begin_use(seg);
     return r == 0;
@@ -181,6 +182,15 @@ reset(void)
 {
     fake_reset();
     memset(&plan, 0, sizeof plan);
+    plan.slots = 3;
+}
+
+/* Nobody else finds a slot free. */
+static void
+reset_narrow(void)
+{
+    reset();
+    plan.slots = 1;
 }
 
 static unsigned
@@ -286,6 +296,22 @@ TEST_LIMIT(what_the_dead_leave_goes_away, 120)
          .reset = reset,
          .finish = finish_after_deaths,
          .preemptions = 1,
+         .kills = 1,
+         .killable = 6},
+        {.name = "deserter with the only slot, 2 sweepers, one dies",
+         .threads = 3,
+         .body = {deserter, sweeper, sweeper},
+         .reset = reset_narrow,
+         .finish = finish_after_deaths,
+         .preemptions = 2,
+         .kills = 1,
+         .killable = 6},
+        {.name = "deserter with the only slot, user, sweeper, one dies",
+         .threads = 3,
+         .body = {deserter, user, sweeper},
+         .reset = reset_narrow,
+         .finish = finish_after_deaths,
+         .preemptions = 2,
          .kills = 1,
          .killable = 6},
         {.name = "2 users, one unlinks and dies",

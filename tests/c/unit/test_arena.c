@@ -1079,6 +1079,25 @@ TEST(a_sweep_leaves_a_run_alone_that_grows_over_the_frontier)
     sweep_while_somebody_grows(1, false); /* and MOVING */
 }
 
+TEST(who_removes_the_name_only_leaves_the_dead_to_be_swept)
+{
+    shc_arena_geometry_t g = {.pages = 8, .initial = 5, .page_shift = SMALL_SHIFT};
+    other_t others[FIX_PARTICIPANTS - 1];
+    shc_ref_t ref;
+    set_up_with(g);
+    for (uint32_t i = 0; i < FIX_PARTICIPANTS - 1; i++)
+        join_other(&others[i]);
+    CHECK_OK(shc_arena_allocate(&others[0].arena, 4 * 4096, &ref));
+    for (uint32_t i = 0; i < FIX_PARTICIPANTS - 1; i++)
+        kill_other(&others[i]);
+    CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
+    CHECK(shc_arena_names(&arena, others[0].seg.index));
+    CHECK_EQ(shc_seg_reap_participants(&seg), FIX_PARTICIPANTS - 1);
+    CHECK(!shc_arena_names(&arena, others[0].seg.index));
+    CHECK_OK(shc_arena_release(&arena, allocate(8 * 4096)));
+    tear_down();
+}
+
 /* ---- blocks that several hold ---- */
 
 TEST(the_last_holder_frees_the_block)

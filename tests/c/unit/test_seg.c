@@ -882,16 +882,54 @@ TEST(force_unlink_takes_a_name_from_living_users_who_go_on)
     fix_close();
 }
 
-TEST(force_unlink_takes_the_slot_of_a_dead_user_if_none_is_free)
+TEST(force_unlink_needs_no_free_slot)
+{
+    for (int dead = 0; dead < 2; dead++) {
+        set_up();
+        for (uint32_t i = 1; i < FIX_PARTICIPANTS; i++)
+            fix_plant_living(&seg, i, 0, SHC_PARTICIPANT_LIVE);
+        if (dead)
+            fix_plant_dead(&seg, 2, 0, SHC_PARTICIPANT_LIVE);
+        CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
+        CHECK_EQ(fix_count_files(), 0);
+        CHECK_EQ(fix_phase(&seg, 2), SHC_PARTICIPANT_LIVE); /* what a dead one held is swept by who knows the kind */
+        CHECK_EQ(fix_life(&seg), SHC_SEG_UNLINKED);
+        leave(&seg);
+        fix_close();
+    }
+}
+
+TEST(a_segment_whose_slots_are_all_taken_by_the_dead_is_reaped)
 {
     set_up();
-    for (uint32_t i = 1; i < FIX_PARTICIPANTS; i++)
-        fix_plant_living(&seg, i, 0, SHC_PARTICIPANT_LIVE);
-    CHECK_EQ(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self), SHC_E_PARTICIPANTS);
-    fix_plant_dead(&seg, 2, 0, SHC_PARTICIPANT_LIVE);
+    for (uint32_t i = 0; i < FIX_PARTICIPANTS; i++)
+        fix_plant_dead(&seg, i, 0, SHC_PARTICIPANT_LIVE);
+    CHECK_OK(shc_seg_reap(fix.dir_fd, NAME, &fix.self, false));
+    CHECK_EQ(fix_count_files(), 0);
+    for (uint32_t i = 0; i < FIX_PARTICIPANTS; i++)
+        CHECK_EQ(fix_phase(&seg, i), SHC_PARTICIPANT_LIVE);
+    shc_seg_unmap(&seg);
+    fix_close();
+}
+
+/* The number of a visitor's word is its pid. */
+TEST(a_visitor_without_a_slot_is_taken_over_when_it_is_dead_and_waited_for_while_it_lives)
+{
+    set_up();
+    shc_a64_t *life = &shc_seg_shm(&seg)->life;
+    shc_a64_store_relaxed(life, shc_seg_life_word(SHC_SEG_DOOMED, SHC_SEG_LIFE_VISITOR, (uint32_t)getppid()));
+    CHECK_EQ(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self), SHC_GONE);
+    CHECK_EQ(shc_seg_unlink(&seg, fix.dir_fd, NAME), SHC_GONE);
+    CHECK(fix_exists(NAME));
+    shc_a64_store_relaxed(life, shc_seg_life_word(SHC_SEG_DOOMED, SHC_SEG_LIFE_VISITOR, fix_corpse()->pid));
     CHECK_OK(shc_seg_force_unlink(fix.dir_fd, NAME, &fix.self));
     CHECK_EQ(fix_count_files(), 0);
-    CHECK_EQ(fix_phase(&seg, 2), SHC_PARTICIPANT_FREE);
+    leave(&seg);
+    fix_close();
+    set_up();
+    life = &shc_seg_shm(&seg)->life;
+    shc_a64_store_relaxed(life, shc_seg_life_word(SHC_SEG_DOOMED, SHC_SEG_LIFE_VISITOR, 0)); /* nobody's */
+    CHECK_OK(shc_seg_unlink(&seg, fix.dir_fd, NAME));
     leave(&seg);
     fix_close();
 }
