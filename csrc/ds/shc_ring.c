@@ -175,10 +175,10 @@ sweep(void *arg, uint32_t index, uint32_t generation)
     shc_ring_shm_t *shm = shc_seg_body(seg);
     uint64_t dead = (uint64_t)(index + 1) | (uint64_t)generation << 12;
     uint64_t word = dead;
-    if (shc_a64_cas_acquire(&shm->producer, &word, 0)) /* AR1 */
+    if (shc_a64_cas_seq_cst(&shm->producer, &word, 0)) /* AR1 */
         shc_a64_store_relaxed(&shm->producer_deaths, shc_a64_load_relaxed(&shm->producer_deaths) + 1);
     word = dead;
-    if (shc_a64_cas_acquire(&shm->consumer, &word, 0)) /* AR1 */
+    if (shc_a64_cas_seq_cst(&shm->consumer, &word, 0)) /* AR1 */
         shc_a64_store_relaxed(&shm->consumer_deaths, shc_a64_load_relaxed(&shm->consumer_deaths) + 1);
 }
 

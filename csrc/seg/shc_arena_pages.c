@@ -112,18 +112,30 @@ claim_unbacked(shc_arena_t *a, uint32_t page, uint64_t seen)
     return shc_a64_cas_seq_cst(shc_arena__word(a, page), &seen, shc_arena_page(SHC_ARENA_MOVING, 1, mine)); /* AR1 */
 }
 
+/* How many pages from `page` on are MOVING in a window that is ours. */
+static uint32_t
+count_moving(const shc_arena_t *a, uint32_t page, uint32_t end)
+{
+    uint32_t n = 0;
+    while (page + n < end && shc_arena_kind_of(shc_a64_load_relaxed(shc_arena__word(a, page + n))) == SHC_ARENA_MOVING)
+        n++;
+    return n;
+}
+
 /* What lies in [first, end) and was claimed goes back to what it was. */
 static void
 unclaim(shc_arena_t *a, uint32_t first, uint32_t end)
 {
     uint32_t length;
     for (uint32_t page = first; page < end; page += length) {
+        length = count_moving(a, page, end);
+        if (length > 0) {
+            shc_arena__unback(a, page, length, shc_arena__owner(a));
+            continue;
+        }
         uint64_t word = shc_a64_load_relaxed(shc_arena__word(a, page));
         (void)shc_arena__step(word, end - page, &length);
-        if (shc_arena_kind_of(word) == SHC_ARENA_MOVING)
-            shc_arena__unback(a, page, 1, shc_arena__owner(a));
-        else
-            shc_arena__free_pages(a, page, length, shc_arena__generation(word));
+        shc_arena__free_pages(a, page, length, shc_arena__generation(word));
     }
 }
 
@@ -220,21 +232,16 @@ raise_frontier(shc_arena_t *a, uint32_t end)
 static int
 reserve_window(shc_arena_t *a, uint32_t first, uint32_t end)
 {
-    uint32_t length, page = first;
-    while (page < end) {
-        uint32_t begin = page;
-        uint64_t word = shc_a64_load_relaxed(shc_arena__word(a, page));
-        while (page < end && shc_arena_kind_of(word) == SHC_ARENA_MOVING)
-            word = ++page < end ? shc_a64_load_relaxed(shc_arena__word(a, page)) : 0;
-        if (page > begin) {
-            int r =
-                shc_seg_reserve(a->seg, shc_arena__page_offset(a, begin), (uint64_t)(page - begin) << a->g.page_shift);
-            if (r != 0)
-                return r;
+    uint32_t length;
+    for (uint32_t page = first; page < end; page += length) {
+        length = count_moving(a, page, end);
+        if (length == 0) {
+            (void)shc_arena__step(shc_a64_load_relaxed(shc_arena__word(a, page)), end - page, &length);
             continue;
         }
-        (void)shc_arena__step(word, end - page, &length);
-        page += length;
+        int r = shc_seg_reserve(a->seg, shc_arena__page_offset(a, page), (uint64_t)length << a->g.page_shift);
+        if (r != 0)
+            return r;
     }
     return 0;
 }

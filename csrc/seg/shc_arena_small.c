@@ -4,9 +4,9 @@
 uint64_t
 shc_arena__enter(shc_arena_t *a, uint32_t owner, uint32_t page)
 {
-    shc_a64_store_relaxed(&a->parties[owner - 1].page, page + UINT64_C(1));
-    shc_fence_seq_cst();                                   /* SC1 */
-    return shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+    shc_a64_store_release(&a->parties[owner - 1].page, page + UINT64_C(1)); /* R5: of the page before it */
+    shc_fence_seq_cst();                                                    /* SC1 */
+    return shc_a64_load_acquire(shc_arena__word(a, page));                  /* A1 */
 }
 
 void
@@ -75,7 +75,7 @@ take_by_bits(shc_arena_t *a, uint32_t page, uint32_t class, uint32_t want)
     uint32_t count = a->class[class].count;
     shc_a64_t *bits = shc_arena__bits(a, page);
     for (uint32_t i = 0; i < (count + 63) / 64; i++) {
-        while (a->count[class] < want) {
+        for (uint32_t round = 0; a->count[class] < want && round < SHC_ARENA_ROUNDS; round++) {
             uint64_t taken = take_bits(&bits[i], want - a->count[class]);
             if (taken == 0)
                 break;
