@@ -136,7 +136,8 @@ void shc_ring_init(shc_seg_t *seg);
 void shc_ring_open(shc_ring_t *ring, shc_seg_t *seg);
 
 /* Takes an end for this process and loads its cursor. 0; SHC_OWNER_DIED: done, from a dead process; SHC_BUSY: a
- * living process has it; SHC_E_CORRUPT: its cursors cannot be. Fine to call when the end is ours already. */
+ * living process has it; SHC_E_CORRUPT: its cursors cannot be. Fine to call when the end is ours already,
+ * with nothing staged or held: its cursor is loaded again, and holds begin anew. */
 SHC_MUST_USE int shc_ring_take(shc_ring_t *ring, int end);
 
 /* Gives an end back, if it is ours. Nothing may be staged or held. */

@@ -51,7 +51,9 @@
  * was decided on before must not come after. Whoever is about to change a word in a slab that he does not own says so
  * first in his line (`page`), and then looks whether the page is a slab; who empties one marks the page first, and
  * then looks at all lines (SC1: one of the two sees the other). A block that is not FREE keeps its slab from being
- * emptied, so its owner needs no such care.
+ * emptied, so its owner needs no such care. Nor does who takes or retires an ATTACHED block, though it is not its own
+ * yet: of those who want to, the structure's words have let one through before (g), and until that one has come the
+ * block is not FREE. That saves each of them a fence.
  *
  * Blocks that several processes hold. A count would not say whose share a killed process took with it. Each participant
  * has records of its own, one word each: the reference it holds. The block's word says LOANED, the records say by whom.
@@ -65,7 +67,9 @@
  * block before the receiver knows of it. The receiver writes a record of its own, looks at the word as any holder does,
  * and then clears the sender's by one compare-and-swap (nobody else writes to a living participant's records); as it
  * holds the block itself, that can not be the last one. A nonce in the record keeps a second copy of a message from
- * clearing what was posted for another one.
+ * clearing what was posted for another one (ambiguous after 512 messages of one sender that carry the same block in the
+ * same record), and an old message of a slot's last holder from clearing what the next one posts: that one begins with
+ * another nonce.
  *
  * Growth. When no free run is there, pages are claimed UNBACKED -> MOVING(me), their memory is reserved, and one store
  * makes a run of them. A full memory file system is -ENOSPC from allocate, never SIGBUS. The page words' own memory is
@@ -85,10 +89,11 @@
  *
  * Guarantees
  *   (a) A block is in one place at a time. What was released is not found by an old reference: SHC_E_STALE (ambiguous
- *       only after 2^17 releases of one block within the life of the reference).
+ *       only after 2^17 releases of the blocks of one page within the life of the reference).
  *   (b) allocate says SHC_FULL only when no piece that is long enough is free or to be had below the arena's maximum,
  *       after own magazines and empty slabs have been given up; memory in the magazines of others, and what another
- *       allocation has just claimed and is about to let go, does not count as free. Nothing is moved: a piece may be
+ *       allocation has just claimed and is about to let go, does not count as free. It says so as well when others were
+ *       faster 64 times in a row. Nothing is moved: a piece may be
  *       wanting though there is room in sum.
  *   (c) What a participant owned when it died is free after the sweep of its slot, or part of the structure.
  *   (d) Classes that are multiples of 64 bytes are aligned to 64, runs to pages, all to 16. At most 20 % of a block
@@ -97,8 +102,8 @@
  *       against a process that makes holes of memory in use or truncates the file: that is SIGBUS, as for any mapping.
  *   (f) A handle is used by one thread at a time: the caller's lock. It takes less than 4 KiB. A forked child opens it
  *       anew after shc_seg_rejoin: what its parent's magazines hold is the parent's.
- *   (g) The structure's own words say who may take or retire a block: two who race for one block must be decided there.
- *       Nothing but drop and sweep acts on blocks of others.
+ *   (g) The structure's own words say who may take or retire a block: two who race for one block must be decided there,
+ *       not by who comes first to its state word. Nothing but drop and sweep acts on blocks of others.
  *
  * Progress: allocate and release from the magazine are wait-free, all else lock-free but for the reservation of memory,
  * a system call.
@@ -128,9 +133,12 @@
  *   UNBACKED claimed, reserved or not MOVING(dead)       sweep: given back, UNBACKED
  *   table reserved, frontier not      nothing            the next one who grows; reserving twice does no harm
  *   giving back, anywhere             MOVING(dead)       sweep goes on with it
+ *   letting a window go, half done    MOVING(dead)s,     sweep; what was let go before is anybody's
+ *                                     RUN OWNED(dead)s
  *   emptying a slab, blocks claimed   OWNED(dead)        sweep; the slab stays
  *   emptying, page marked             SLAB OWNED(dead)   sweep opens it again
  *   attach / take / retire            either side        sweep asks the structure
+ *   record backed, not counted        nothing            the next one who needs it; reserving twice does no harm
  *   lend, record written              OWNED(dead)        sweep frees it
  *   lend, done                        a holder           sweep drops it for him
  *   hold, record written              one record more,   sweep drops it; a word of another generation is let alone
@@ -143,6 +151,7 @@
  *                                                        take the word over
  *   drop, OWNED(dead)                 the same           sweep frees it
  *   sweep, anywhere                   what is left       the next sweep: REAPING makes one of them at a time
+ *   leave, half swept by itself       what is left       sweep
  *
  * Source: magazines and class spacing after jemalloc's and mimalloc's; owner-stamped words and the rest are ours. */
 #ifndef SHC_ARENA_H

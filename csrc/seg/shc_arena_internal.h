@@ -9,6 +9,9 @@
 
 #define SHC_ARENA_ROUNDS 64u /* of something that others undid; more often only a scribbler does */
 
+/* Where the nonces of a slot's next holder begin: of 512, as far from those of the last ones as can be. */
+#define SHC_ARENA_NONCES_APART 317u
+
 /* Where a block's state word is. */
 typedef struct shc_arena_place {
     shc_a32_t *word; /* NULL: the upper half of the page word */

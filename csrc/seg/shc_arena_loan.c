@@ -233,10 +233,12 @@ hold_as(shc_arena_t *a, shc_ref_t ref, uint64_t marks, uint32_t *record)
     if (r == 0)
         r = join(a, &place, ref);
     shc_arena__exit(a, shc_arena__owner(a));
-    if (r != 0)
-        clear_record(a, k);
-    else
+    if (r == 0)
         *record = k;
+    else if (r == SHC_E_CORRUPT) /* undecided: somebody who closed may have left the block to us */
+        (void)drop_record(a, k, ref | marks);
+    else
+        clear_record(a, k);
     return r;
 }
 

@@ -10,12 +10,13 @@ typedef struct sweep {
     void *arg;
 } sweep_t;
 
-/* *next: what becomes of a word that the dead one left. False: it is not its own. */
+/* *next: what becomes of a word that the dead one left. False: it is not its own. What it was closing is decided
+ * before, with its records. */
 static bool
 successor(const sweep_t *s, uint32_t word, uint64_t offset, uint32_t *next)
 {
     uint32_t state = shc_arena_state_of(word), g = shc_arena_generation_of(word);
-    bool held = state == SHC_ARENA_OWNED || state == SHC_ARENA_RETIRING || state == SHC_ARENA_CLOSING;
+    bool held = state == SHC_ARENA_OWNED || state == SHC_ARENA_RETIRING;
     if (shc_arena_owner_of(word) != s->owner || !held)
         return false;
     bool kept = s->keep != NULL && s->keep(s->arg, shc_arena_ref(offset, g));

@@ -40,7 +40,7 @@
  *   while LIVE               LIVE              any reaper sweeps what it held
  *   while counted as waiting LIVE, waiters > 0 nobody need: no dead process is counted
  *   after LIVE->LEAVING      LEAVING           the same
- *   while reaping            REAPING(pid)      the next reaper sweeps again
+ *   while reaping            REAPING(pid)      the next reaper sweeps again; by pid alone, as for JOINING
  */
 #ifndef SHC_PARTICIPANT_H
 #define SHC_PARTICIPANT_H

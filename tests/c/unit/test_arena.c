@@ -1253,6 +1253,36 @@ TEST(a_message_of_a_dead_sender_holds_nothing)
     tear_down();
 }
 
+TEST(an_old_message_of_the_last_holder_of_a_slot_leaves_the_next_ones_alone)
+{
+    other_t old, next;
+    uint64_t before, after;
+    uint32_t mine, k, first;
+    set_up();
+    join_other(&old);
+    shc_ref_t ref = allocate(70);
+    CHECK_OK(shc_arena_lend(&arena, ref, &mine));
+    CHECK_OK(shc_arena_hold(&old.arena, ref, &first));
+    CHECK_OK(shc_arena_post(&old.arena, ref, &before)); /* is on its way */
+    kill_other(&old);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    join_other(&next);
+    CHECK_EQ(next.seg.index, old.seg.index);
+    CHECK_OK(shc_arena_hold(&next.arena, ref, &first));
+    CHECK_OK(shc_arena_post(&next.arena, ref, &after));
+    CHECK_EQ(before >> 9, after >> 9); /* the same record */
+    CHECK_OK(shc_arena_collect(&arena, ref, before, &k));
+    CHECK_EQ(stats().records, 4);
+    CHECK_OK(shc_arena_drop(&arena, ref, k));
+    CHECK_OK(shc_arena_drop(&arena, ref, mine));
+    CHECK_OK(shc_arena_drop(&next.arena, ref, first));
+    CHECK_OK(shc_arena_collect(&arena, ref, after, &k)); /* it still holds its block */
+    CHECK_OK(shc_arena_drop(&arena, ref, k));
+    CHECK_EQ(stats().records, 0);
+    leave_other(&next);
+    tear_down();
+}
+
 TEST(records_run_out_and_come_back)
 {
     static uint32_t records[1000];
