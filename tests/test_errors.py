@@ -481,8 +481,8 @@ def test_a_signal_handler_may_raise_while_another_thread_has_a_reservation(alarm
         thread = threading.Thread(target=lambda: made.append(channel.reserve(3)))
         thread.start()
         thread.join()
-        alarm(0.03)
         with pytest.raises(Interrupted):
+            alarm(0.03)
             channel.send("has to wait")
         made.pop().abort()
         assert_usable(channel)
@@ -511,10 +511,18 @@ def test_a_signal_handler_may_raise_in_a_batch_that_never_waits(objects):
     signal.signal(signal.SIGUSR1, handler)
 
 
-def test_the_exception_of_a_signal_handler_says_how_many_were_sent(channel, alarm):
-    alarm(0.03)
+def test_the_exception_of_a_signal_handler_says_how_many_were_sent(channel):
+    def interrupt_when_full():
+        until(channel.is_full)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    handler = signal.signal(signal.SIGUSR1, interrupt)
+    thread = threading.Thread(target=interrupt_when_full)
+    thread.start()
     with pytest.raises(Interrupted) as caught:
         channel.send_batch(range(9))
+    thread.join()
+    signal.signal(signal.SIGUSR1, handler)
     assert caught.value.sent == 4
     assert channel.receive_batch(9) == [0, 1, 2, 3]
 
