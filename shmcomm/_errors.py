@@ -2,10 +2,18 @@
 
 import queue
 import sys
+from typing import Any
 
 
 class Error(Exception):
-    """Base of all exceptions of shmcomm. Failures of the system stay OSError."""
+    """Base of all exceptions of shmcomm. Failures of the system stay OSError.
+
+    A call that did a part of its work says which, on whatever exception ends it: `send_batch` gives it `sent`, the
+    number of messages that were sent, and `receive_batch`, if it had some already, `received`, the list of them.
+    """
+
+    sent: int
+    received: list[Any]
 
 
 class Full(Error, queue.Full):

@@ -1,7 +1,10 @@
 """Bad input and bad luck: each gives the documented exception and leaves the channel usable."""
 
+import ctypes
 import errno
+import functools
 import gc
+import operator
 import os
 import pickle
 import re
@@ -244,6 +247,36 @@ def test_dumps_that_uses_the_channel(codec, coded):
     assert coded.receive() == "outer"
 
 
+def test_iterators_that_close_the_channel(coded):
+    def numbers(kind):
+        yield 1
+        coded.close()
+        if kind == "more":
+            yield 2
+
+    with pytest.raises(ValueError, match="closed while this call waited") as caught:
+        coded.send_batch(numbers("more"))
+    assert caught.value.sent == 1
+    assert coded.closed
+    with RingBufferChannel(4) as coded:
+        assert coded.send_batch(numbers("no more")) == 1
+    assert coded.closed
+
+
+def test_dumps_that_closes_the_channel_in_a_batch(codec, coded):
+    def dumps(obj):
+        if obj == 2:
+            coded.close()
+        return pickle.dumps(obj)
+
+    codec.on_dumps = dumps
+    with RingBufferChannel.attach(coded.name, codec=pickle) as other:
+        with pytest.raises(ValueError, match="closed while this call waited") as caught:
+            coded.send_batch([1, 2, 3])
+        assert caught.value.sent == 1
+        assert other.receive_batch(9) == [1]
+
+
 def test_loads_that_uses_the_channel(codec, coded):
     def loads(data):
         value = pickle.loads(data)
@@ -367,15 +400,16 @@ class Interrupted(Exception):
     pass
 
 
+def interrupt(number, frame):
+    raise Interrupted
+
+
 @pytest.fixture
 def alarm():
     """Raises Interrupted in the main thread after so many seconds; the watchdog's timer is set again afterwards."""
     handler, rest = signal.getsignal(signal.SIGUSR1), []
 
-    def on_signal(number, frame):
-        raise Interrupted
-
-    def start(seconds, how=on_signal):
+    def start(seconds, how=interrupt):
         signal.signal(signal.SIGUSR1, how)
         main = threading.main_thread().ident
         rest.append(threading.Timer(seconds, signal.pthread_kill, [main, signal.SIGUSR1]))
@@ -418,11 +452,50 @@ def test_a_signal_handler_may_raise_while_another_thread_has_a_reservation(alarm
         thread = threading.Thread(target=lambda: made.append(channel.reserve(3)))
         thread.start()
         thread.join()
-        alarm(0.03)
         with pytest.raises(Interrupted):
+            alarm(0.03)
             channel.send("has to wait")
         made.pop().abort()
         assert_usable(channel)
+
+
+LONG = {
+    "list": [b"plain"] * 1000,
+    "list of complex": [[b"complex"]] * 1000,
+    "tuple": (1, [2]) * 500,
+    "range": range(1000),
+    "iterator": iter([b"plain"] * 1000),
+}
+
+
+@pytest.mark.parametrize("objects", LONG.values(), ids=LONG)
+def test_a_signal_handler_may_raise_in_a_batch_that_never_waits(objects):
+    """No bytecode is run between the signal and the batch, nor within it."""
+    send_signal = functools.partial(ctypes.CDLL(None)["raise"], signal.SIGUSR1)
+    handler = signal.signal(signal.SIGUSR1, interrupt)
+    with RingBufferChannel(2000) as channel:
+        with pytest.raises(Interrupted) as caught:
+            list(map(operator.call, [send_signal, functools.partial(channel.send_batch, objects)]))
+        assert caught.value.sent == len(channel) == 64
+        channel.clear()
+        assert_usable(channel)
+    signal.signal(signal.SIGUSR1, handler)
+
+
+def test_the_exception_of_a_signal_handler_says_how_many_were_sent(channel):
+    def interrupt_when_full():
+        until(channel.is_full)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    handler = signal.signal(signal.SIGUSR1, interrupt)
+    thread = threading.Thread(target=interrupt_when_full)
+    thread.start()
+    with pytest.raises(Interrupted) as caught:
+        channel.send_batch(range(9))
+    thread.join()
+    signal.signal(signal.SIGUSR1, handler)
+    assert caught.value.sent == 4
+    assert channel.receive_batch(9) == [0, 1, 2, 3]
 
 
 def test_keyboard_interrupt(channel, alarm):

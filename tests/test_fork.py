@@ -349,6 +349,29 @@ def test_a_fork_by_a_codec():
         assert channel.receive() == b"next"
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_a_fork_by_an_iterator(channel, more):
+    """The child does not send what the parent was sending."""
+
+    def numbers():
+        yield 1
+        pids.append(os.fork())
+        if more or pids[-1] != 0:
+            yield 2
+
+    pids = []
+    try:
+        sent = channel.send_batch(numbers())
+    except RuntimeError as error:
+        os._exit(77 if "forked inside a call" in str(error) and error.sent == 1 else 1)
+    finally:
+        if pids == [0]:
+            os._exit(1 if more else 77)
+    assert sent == 2
+    assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 77
+    assert channel.receive_batch(9, timeout=0) == [1, 2]
+
+
 def test_hundreds_of_children(channel):
     for i in range(150):
         assert forked(lambda i=i: channel.send(i)) == 0

@@ -10,6 +10,7 @@ again what the dead one had not given back, and nothing else.
 """
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -88,6 +89,10 @@ def sends_batches(channel, start):
         n += 20
 
 
+def sends_endlessly(channel, start):
+    channel.send_batch(map(message, itertools.count(start)))
+
+
 def reserves(channel, start):
     for n in range(start, 1 << 40):
         data = packed(n)
@@ -124,7 +129,7 @@ def holds_views(channel, progress):
             del held[random.randrange(20)]
 
 
-SENDERS = {f.__name__: f for f in (sends, sends_now_and_then, sends_batches, reserves)}
+SENDERS = {f.__name__: f for f in (sends, sends_now_and_then, sends_batches, sends_endlessly, reserves)}
 #: how many messages a victim may have got without having noted them, and how many of those noted may come again
 RECEIVERS = {receives: (1, 0), receives_batches: (BATCH, 0), peeks_and_takes: (1, 0), holds_views: (1, 64)}
 

@@ -349,7 +349,7 @@ def test_timeouts_end(channel, timeout):
         channel.send(5, timeout)
     with pytest.raises(Full):
         channel.send(obj=(5, 6), timeout=timeout)
-    with pytest.raises(Full, match="0 of 2 messages"):
+    with pytest.raises(Full, match="the channel is full after 0 of 2 messages"):
         channel.send_batch([5, 6], timeout)
     with pytest.raises(Full):
         channel.reserve(3, timeout)
@@ -509,22 +509,288 @@ def test_a_generator_that_raises(channel):
         yield 2
         raise KeyError("three")
 
-    with pytest.raises(KeyError, match="three"):
+    with pytest.raises(KeyError, match="three") as caught:
         channel.send_batch(numbers())
-    channel.clear()
+    assert caught.value.sent == 2
+    assert channel.receive_batch(9) == [1, 2]
     channel.send("fine")
     assert channel.receive() == "fine"
+
+
+def test_what_a_generator_yielded_is_sent_before_it_goes_on(channel):
+    def numbers():
+        for i in range(200):
+            yield i if i % 2 else [i]
+            assert channel.receive(timeout=0) == (i if i % 2 else [i])
+
+    assert channel.send_batch(numbers()) == 200
+    assert channel.is_empty()
 
 
 def test_a_generator_that_uses_the_channel(channel):
     def numbers():
         for i in range(3):
             channel.send(("inner", i))
-            assert channel.receive() == ("inner", i)
+            with channel.reserve(1) as room:
+                room[0] = i
+            assert channel.send_batch([]) == 0
+            assert channel.receive_batch(2) == [("inner", i), bytes([i])]
             yield i
+            assert channel.dequeue() == i
 
     assert channel.send_batch(numbers()) == 3
-    assert channel.receive_batch(9) == [0, 1, 2]
+
+
+def test_a_generator_that_leaves_a_reservation(channel):
+    def numbers():
+        yield 1
+        kept.append(channel.reserve(1))
+        yield 2
+
+    kept = []
+    with pytest.raises(BufferError, match="made by this thread") as caught:
+        channel.send_batch(numbers())
+    assert caught.value.sent == 1
+    kept.pop().abort()
+    assert channel.receive_batch(9) == [1]
+
+
+ENDLESS = {
+    "C": lambda: itertools.repeat(b"x"),
+    "generator": lambda: (b"x" for _ in itertools.count()),
+    "complex": lambda: ([b"x"] for _ in itertools.count()),
+}
+
+
+@pytest.mark.parametrize("endless", ENDLESS.values(), ids=ENDLESS)
+class TestAnEndlessIterator:
+    def test_that_fills_the_channel(self, channel, endless):
+        with pytest.raises(Full, match="the channel is full after 4 messages") as caught:
+            channel.send_batch(endless(), timeout=0)
+        assert caught.value.sent == 4
+        assert len(channel.receive_batch(9)) == 4
+
+    def test_that_waits_for_room(self, channel, endless):
+        with pytest.raises(Full, match=r"(the time was over|the channel is full) after \d messages") as caught:
+            channel.send_batch(endless(), timeout=0.01)
+        assert caught.value.sent == len(channel.receive_batch(9))
+
+    def test_ends_with_its_time_however_fast_the_consumer_is(self, channel, endless):
+        taken = []
+        thread = threading.Thread(target=lambda: taken.extend(channel))
+        thread.start()
+        with pytest.raises(Full, match=r"(the time was over|the channel is full) after \d+ messages") as caught:
+            channel.send_batch(endless(), timeout=0.1)
+        channel.shutdown()
+        thread.join()
+        assert caught.value.sent == len(taken) > 0
+
+    def test_ends_with_shutdown(self, channel, endless):
+        taken = []
+
+        def take():
+            taken.extend(channel.receive() for _ in range(100))
+            channel.shutdown()
+            taken.extend(channel)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        with pytest.raises(ShutDown) as caught:
+            channel.send_batch(endless())
+        thread.join()
+        assert caught.value.sent == len(taken) >= 100
+
+    def test_ends_with_close(self, endless):
+        with RingBufferChannel(4) as channel, RingBufferChannel.attach(channel.name) as other:
+
+            def take():
+                for _ in range(100):
+                    other.receive()
+                channel.close()
+                while not done.is_set():
+                    other.dequeue()
+
+            done = threading.Event()
+            thread = threading.Thread(target=take)
+            thread.start()
+            with pytest.raises(ValueError, match="closed while this call waited") as caught:
+                channel.send_batch(endless())
+            done.set()
+            thread.join()
+            assert caught.value.sent >= 96
+
+
+def test_the_time_is_over_though_the_channel_is_never_full(channel):
+    def numbers():
+        for i in itertools.count():
+            yield i
+            assert channel.dequeue() == i
+
+    with pytest.raises(Full, match=r"the time was over after \d+ messages") as caught:
+        channel.send_batch(numbers(), timeout=0.02)
+    assert caught.value.sent > 0
+    assert channel.receive() == caught.value.sent - 1
+
+
+def test_the_time_is_over_for_a_long_range():
+    class Draining:
+        loads = staticmethod(bytes)
+
+        @staticmethod
+        def dumps(obj):
+            channel.clear()
+            return b"%d" % obj
+
+    with RingBufferChannel(4, codec=Draining) as channel:
+        with pytest.raises(Full, match=r"the time was over after \d+ of 1000000000 messages") as caught:
+            channel.send_batch(range(10**9), timeout=0.02)
+        assert caught.value.sent % 64 == 0
+        assert channel.receive_batch(9) == [b"%d" % (caught.value.sent - 1)]
+        assert channel.send_batch(range(200), timeout=0) == 200
+
+
+def test_one_deadline_for_the_whole_batch(channel):
+    """A consumer that makes room again and again does not put it off."""
+    done = threading.Event()
+
+    def take():
+        while not done.wait(0.005):
+            channel.dequeue()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    for objects in ([7] * 100_000, [[7]] * 100_000, range(100_000), iter([7] * 100_000)):
+        with pytest.raises(Full) as caught:
+            channel.send_batch(objects, timeout=0.1)
+        assert 1 <= caught.value.sent < 100_000
+        channel.clear()
+    done.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        range(300),
+        dict.fromkeys(range(300)),
+        dict(enumerate("ab" * 150)).values(),
+        {i: (i,) for i in range(300)}.items(),
+        set(range(300)),
+        frozenset(map(str, range(300))),
+        "text" * 75,
+        bytes(range(256)),
+        bytearray(range(256)),
+        [b"x" * 1000] * 300,
+        [None, [None]] * 150,
+        tuple(range(64)),
+        range(128),
+    ],
+    ids=lambda o: type(o).__name__,
+)
+def test_batches_of_all_sizes(objects):
+    with RingBufferChannel(300, buffer_size=1 << 20) as channel:
+        assert channel.send_batch(objects) == len(objects)
+        assert channel.receive_batch(400) == list(objects)
+    with RingBufferChannel(50, buffer_size=1 << 20) as channel:
+        with pytest.raises(Full, match=f"the channel is full after 50 of {len(objects)} messages") as caught:
+            channel.send_batch(objects, timeout=0)
+        assert caught.value.sent == 50
+        assert channel.receive_batch(400) == list(objects)[:50]
+
+
+class Meddling:
+    """Changes the list that it is sent from while it is pickled."""
+
+    def __init__(self, meddle):
+        self.meddle = meddle
+
+    def __reduce__(self):
+        self.meddle()
+        return (str, ("meddled",))
+
+
+def test_a_list_that_changes_while_it_is_sent():
+    with RingBufferChannel(100) as channel:
+        objects = [1, Meddling(lambda: objects.clear()), 3]
+        assert channel.send_batch(objects) == 2
+        assert channel.receive_batch(9) == [1, "meddled"]
+        objects = [1, Meddling(lambda: objects.extend([4, [5]])), 3]
+        assert channel.send_batch(objects) == 5
+        assert channel.receive_batch(9) == [1, "meddled", 3, 4, [5]]
+        objects = [1, Meddling(lambda: objects.__setitem__(slice(0, 3), [0, 0, 0, 0])), 3, 4]
+        assert channel.send_batch(objects) == 5
+        assert channel.receive_batch(9) == [1, "meddled", 0, 0, 4]
+        table = {"a": 1, "b": Meddling(lambda: table.clear()), "c": 3}
+        with pytest.raises(RuntimeError, match="changed size") as caught:
+            channel.send_batch(iter(table.values()))
+        assert caught.value.sent == 2
+        assert channel.receive_batch(9) == [1, "meddled"]
+
+
+class Reversed(list):
+    def __iter__(self):
+        return reversed(self.copy())
+
+
+def test_a_list_that_iterates_in_its_own_way(channel):
+    assert channel.send_batch(Reversed([1, 2, 3])) == 3
+    assert channel.receive_batch(9) == [3, 2, 1]
+
+
+SPOILT = {
+    "not encodable": ([1, [2], lambda: 3, 4], NotEncodableError, 2),
+    "too large": ([1, bytes(10**6), 2], MessageTooLargeError, 1),
+    "full": ([1, 2, 3, 4, 5], Full, 4),
+    "nothing": (None, TypeError, 0),
+}
+
+
+@pytest.mark.parametrize(("objects", "error", "sent"), SPOILT.values(), ids=SPOILT)
+def test_the_exception_says_how_many_were_sent(channel, objects, error, sent):
+    for make in (lambda x: x, lambda x: x and tuple(x), lambda x: x and iter(x), lambda x: x and (i for i in x)):
+        with pytest.raises(error) as caught:
+            channel.send_batch(make(objects), timeout=0)
+        assert caught.value.sent == sent == len(channel)
+        channel.clear()
+
+
+def test_nothing_was_sent_through_what_is_over(channel):
+    other = RingBufferChannel.attach(channel.name)
+    other.close()
+    with pytest.raises(ValueError, match="is closed") as caught:
+        other.send_batch([1])
+    assert caught.value.sent == 0
+    channel.shutdown()
+    for objects in ([1], [[1]], iter([1]), range(3)):
+        with pytest.raises(ShutDown) as caught:
+            channel.send_batch(objects)
+        assert caught.value.sent == 0
+
+
+def test_going_on_after_an_exception(channel):
+    objects, taken = [i if i % 5 else [i] for i in range(100)], []
+    while objects:
+        try:
+            objects = objects[channel.send_batch(objects, timeout=0) :]
+        except Full as error:
+            objects = objects[error.sent :]
+            taken += channel.receive_batch(3)
+    assert taken + channel.receive_batch(9) == [i if i % 5 else [i] for i in range(100)]
+
+
+class Stubborn(Exception):
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+def test_an_exception_that_takes_no_attribute(channel):
+    def numbers():
+        yield 1
+        raise Stubborn("mine")
+
+    with pytest.raises(Stubborn, match="mine"):
+        channel.send_batch(numbers())
+    assert channel.receive_batch(9) == [1]
 
 
 @pytest.mark.parametrize("objects", [None, 3, object()])

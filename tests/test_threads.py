@@ -1,5 +1,6 @@
 """Threads of one process share a channel and its ends; close() in one of them while others wait."""
 
+import contextlib
 import functools
 import gc
 import operator
@@ -260,6 +261,80 @@ def test_close_while_others_work():
                 error = worker.finish().error
             assert isinstance(error, ValueError)
             assert "closed" in str(error)
+
+
+# ---- batches ----
+
+
+def test_a_generator_that_takes_its_time_keeps_nobody(channel):
+    """What it yielded is there, and the end is free, while it thinks."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def numbers():
+        yield "first"
+        asked.set()
+        answered.wait(30)
+        yield "last"
+
+    worker = Worker(channel.send_batch, numbers())
+    assert asked.wait(30)
+    assert channel.receive(timeout=0) == "first"
+    channel.send("in between", timeout=0)
+    with channel.reserve(1, timeout=0) as room:
+        room[0] = 1
+    answered.set()
+    assert worker.finish().result == 2
+    assert channel.receive_batch(9) == ["in between", b"\1", "last"]
+
+
+def test_a_generator_may_wait_for_the_answer_to_what_it_yielded(channel):
+    with RingBufferChannel(4) as back:
+
+        def questions():
+            for i in range(50):
+                yield i
+                assert back.receive(timeout=30) == -i
+
+        worker = Worker(channel.send_batch, questions())
+        for _ in range(50):
+            back.send(-channel.receive(timeout=30))
+        assert worker.finish().result == 50
+
+
+@pytest.mark.parametrize("make", [list, tuple, iter, lambda x: (i for i in x)], ids=["list", "tuple", "iter", "gen"])
+def test_batches_of_several_threads(channel, make):
+    count, senders = 1000, 3
+    batches = [make([(n, i) if i % 10 == 0 else b"%d %d" % (n, i) for i in range(count)]) for n in range(senders)]
+    workers = [Worker(channel.send_batch, batch) for batch in batches]
+    received = [channel.receive(timeout=30) for _ in range(count * senders)]
+    received = [m if isinstance(m, tuple) else tuple(map(int, m.split())) for m in received]
+    assert [worker.finish().result for worker in workers] == [count] * senders
+    for number in range(senders):
+        assert [i for n, i in received if n == number] == list(range(count))
+
+
+def test_lists_that_other_threads_change(channel):
+    """Whatever is sent was in it at some moment, and the number returned is right."""
+    objects, done = [1, [2]] * 50, threading.Event()
+
+    def change():
+        while not done.is_set():
+            del objects[20:]
+            objects.extend([3, [4]] * 40)
+            objects.reverse()
+
+    def take():
+        while not done.is_set() or not channel.is_empty():
+            with contextlib.suppress(Empty):
+                taken.append(channel.receive(timeout=0.001))
+
+    taken = []
+    workers = [Worker(change), Worker(take)]
+    sent = sum(channel.send_batch(objects) for _ in range(30))
+    done.set()
+    assert [worker.finish().error for worker in workers] == [None, None]
+    assert len(taken) == sent
+    assert all(message in (1, [2], 3, [4]) for message in taken)
 
 
 # ---- one thread has a reservation, others want the sending end ----

@@ -38,6 +38,7 @@ with RingBufferChannel(100, buffer_size=4096, spin=1) as channel:
             "send": lambda: channel.send(bytes(2000), timeout),
             "send complex": lambda: channel.send([bytes(2000)], timeout),
             "send_batch": lambda: channel.send_batch([bytes(2000)], timeout),
+            "iterator": lambda: channel.send_batch(iter([bytes(2000)]), timeout),
             "reserve": lambda: channel.reserve(2000, timeout),
         }[call]()
     except (Full, KeyboardInterrupt) as error:
@@ -72,7 +73,7 @@ def call_under(clock, call, interrupt_at):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("call", ["send", "send complex", "send_batch", "reserve"])
+@pytest.mark.parametrize("call", ["send", "send complex", "send_batch", "iterator", "reserve"])
 class TestAWordThatNeverRests:
     def test_does_not_keep_a_call_from_its_deadline(self, restless_clock, call):
         assert call_under(restless_clock, call, 0) == ["Full", "True"]

@@ -50,6 +50,13 @@ def channels() -> None:
     assert_type(stats.asdict(), dict[str, Any])
 
 
+def going_on(channel: RingBufferChannel[int], objects: list[int]) -> None:
+    try:
+        channel.send_batch(objects, timeout=0.1)
+    except shmcomm.Full as error:
+        assert_type(objects[error.sent :], list[int])
+
+
 def misuse(channel: RingBufferChannel[int]) -> None:
     channel.send("text")  # type: ignore[arg-type]
     channel.receive("1")  # type: ignore[arg-type]

@@ -493,13 +493,24 @@ ring_stats(PyObject *self, PyObject *Py_UNUSED(unused))
 PyDoc_STRVAR(send_doc,
              "send($self, obj, timeout=None)\n--\n\n"
              "Send an object, waiting up to timeout seconds (None: for ever) while the channel is full.\n\n"
-             "Raises Full when the time is over, ShutDown, BusyError, NotEncodableError, MessageTooLargeError.");
+             "Raises Full when the time is over, ShutDown, BusyError, NotEncodableError, MessageTooLargeError; "
+             "BufferError if this thread\n"
+             "has a reservation open (another thread's is waited for).");
 PyDoc_STRVAR(try_send_doc, "try_send($self, obj, /)\n--\n\nSend without waiting: False if the channel is full.");
 PyDoc_STRVAR(enqueue_doc, "enqueue($self, obj, /)\n--\n\nSend without waiting: False if the channel is full.");
-PyDoc_STRVAR(send_batch_doc,
-             "send_batch($self, objs, timeout=None)\n--\n\n"
-             "Send all objects of an iterable, in order, publishing up to 64 at a time; returns how many that were.\n\n"
-             "On Full, ShutDown or an object that cannot be encoded, those before it have been sent.");
+PyDoc_STRVAR(
+    send_batch_doc,
+    "send_batch($self, objs, timeout=None)\n--\n\n"
+    "Send all objects of an iterable, in order, as they come; returns how many that were.\n\n"
+    "Up to 64 are published at a time. What an iterator (a generator, say) has yielded is sent before it is "
+    "asked for more, so it\n"
+    "may be slow, wait for an answer, or never end. timeout: seconds for the whole call; when they are over, a "
+    "full channel is not\n"
+    "waited for, and an iterator is asked for nothing more. 0 sends what there is room for.\n\n"
+    "Every exception, the iterator's own too, has the number of messages that were sent as its attribute "
+    "`sent`: go on with\n"
+    "objs[error.sent:]. An iterator has then been asked for one more, which was not sent.\n"
+    "Raises what send() raises.");
 PyDoc_STRVAR(
     receive_doc,
     "receive($self, timeout=None, copy=True)\n--\n\n"
@@ -520,13 +531,20 @@ PyDoc_STRVAR(receive_batch_doc,
              "receive_batch($self, count, timeout=None)\n--\n\n"
              "Wait for a message up to timeout seconds, then take what is there: a list of 1 to count messages.\n\n"
              "If one of them cannot be read, the exception has those before it as its attribute `received`.");
-PyDoc_STRVAR(reserve_doc, "reserve($self, nbytes, timeout=None)\n--\n\n"
-                          "Room for a message of nbytes, written in place: `with channel.reserve(n) as buf:` sends it "
-                          "as bytes when the block ends.");
+PyDoc_STRVAR(reserve_doc,
+             "reserve($self, nbytes, timeout=None)\n--\n\n"
+             "Room for a message of nbytes, written in place: `with channel.reserve(n) as buf:` sends it "
+             "as bytes when the block ends.\n\n"
+             "Until then other threads that send wait for it, up to their timeout; in the thread that made it, "
+             "sending is a BufferError.\n"
+             "A reservation that is dropped is aborted. Raises what send() raises.");
 PyDoc_STRVAR(reserve_array_doc, "reserve_array($self, shape, dtype, timeout=None)\n--\n\n"
                                 "Room for a NumPy array, written in place: `with channel.reserve_array((480, 640), "
                                 "'u1') as a:` sends it when the block ends.\n"
-                                "Its content is undefined until it is written.");
+                                "Its content is undefined until it is written.\n\n"
+                                "At the end of the block the array becomes read-only; slices and other views of it do "
+                                "not: never write\n"
+                                "through them afterwards, or messages change that were sent. Otherwise as reserve().");
 PyDoc_STRVAR(
     shutdown_doc,
     "shutdown($self, immediate=False)\n--\n\n"

@@ -71,8 +71,16 @@ PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
  * this thread's, which would wait for itself; PYSHC_RESERVED if it is another's, or SHC_SHUTDOWN. */
 SHC_MUST_USE int pyshc_ring_check_reserved(pyshc_handle_t *h);
 
+/* Slow half: the last attempt returned PYSHC_RESERVED. */
+SHC_MUST_USE int pyshc_ring_wait_reserved(pyshc_operation_t *op, uint64_t deadline_ns);
+
 /* pyshc_wait() for an operation that sends, and whose attempt may return PYSHC_RESERVED: waits for that, too. */
-SHC_MUST_USE int pyshc_ring_wait_to_send(pyshc_operation_t *op, uint64_t deadline_ns);
+SHC_MUST_USE static SHC_ALWAYS_INLINE int
+pyshc_ring_wait_to_send(pyshc_operation_t *op, uint64_t deadline_ns)
+{
+    int r = pyshc_wait(op, deadline_ns);
+    return SHC_UNLIKELY(r == PYSHC_RESERVED) ? pyshc_ring_wait_reserved(op, deadline_ns) : r;
+}
 
 /* A lease over a message: exports exactly [payload, payload + length), read-only. */
 typedef struct pyshc_lease {

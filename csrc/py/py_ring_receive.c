@@ -296,16 +296,6 @@ receive_all(pyshc_handle_t *h, PyObject *list, Py_ssize_t count, uint64_t deadli
     return some ? 0 : r;
 }
 
-/* What was received before the exception that is set must not be lost with it: it becomes its attribute `received`. */
-static void
-keep_received(PyObject *list)
-{
-    PyObject *error = pyshc_error_take();
-    if (PyObject_SetAttrString(error, "received", list) < 0)
-        PyErr_Clear(); /* an exception without attributes: then the first one is still the one to tell */
-    pyshc_error_restore(error);
-}
-
 PyObject *
 pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -328,7 +318,7 @@ pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     if (r != 0) {
         pyshc_ring_raise(h, r);
         if (PyList_GET_SIZE(list) > 0)
-            keep_received(list);
+            pyshc_error_note("received", Py_NewRef(list)); /* or it would be lost */
         Py_CLEAR(list);
     }
     pyshc_handle_unpin(h);

@@ -11,13 +11,6 @@ typedef struct send_op {
     size_t need;
 } send_op_t;
 
-static SHC_ALWAYS_INLINE void
-publish(pyshc_shared_t *shared)
-{
-    shc_ring_publish(&shared->ring);
-    shc_event_notify_one(&shared->ring.shm->items);
-}
-
 /* ---- plain values: no preparation, size known before ---- */
 
 /* 0, SHC_FULL, SHC_E_TOO_LARGE, ..., PYSHC_RAISED; SHC_AGAIN: not a plain value. The end is entered. */
@@ -157,9 +150,9 @@ wait_for_reservation(pyshc_handle_t *h, uint64_t deadline_ns)
 }
 
 int
-pyshc_ring_wait_to_send(pyshc_operation_t *op, uint64_t deadline_ns)
+pyshc_ring_wait_reserved(pyshc_operation_t *op, uint64_t deadline_ns)
 {
-    int r = pyshc_wait(op, deadline_ns);
+    int r = PYSHC_RESERVED;
     while (r == PYSHC_RESERVED && deadline_ns != 0) {
         r = wait_for_reservation(op->handle, deadline_ns);
         if (r != 0)
@@ -236,79 +229,243 @@ pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     return result;
 }
 
-/* ---- batches ---- */
+/* ---- batches ----
+ *
+ * Objects are taken as they are sent, however many there are still to come. A list or tuple is read by index: encoding
+ * may run Python code, which may change the list. An iterator is asked for an object when all before it are published,
+ * and the end is not entered: it may take its time, wait for an answer to what it yielded, use the channel or close it.
+ * Only what Python itself iterates over, without running anybody's code, is taken in pieces.
+ *
+ * A publication comes at least every BATCH_MESSAGES or BATCH_BYTES; every BATCH_MESSAGES signals are looked for. */
 
-/* Sends plain values from items[*done] on under one entry of the end; publishes now and then and at the end. */
+/* Stages plain values, as many as one publication takes. Returns why it stopped. The end is entered. */
 static int
-send_run(pyshc_handle_t *h, PyObject *const *items, Py_ssize_t count, Py_ssize_t *done)
+stage_run(pyshc_handle_t *h, PyObject *const *items, Py_ssize_t count, Py_ssize_t *staged)
 {
+    const shc_ring_t *ring = &h->shared->ring;
+    uint64_t start = ring->tail.position;
+    Py_ssize_t n = 0, limit = count < BATCH_MESSAGES ? count : BATCH_MESSAGES;
+    int r = 0;
+    while (n < limit && ((ring->tail.position - start) & SHC_RING_POSITION_MASK) < BATCH_BYTES / 8) {
+        r = stage_fast(h, items[n]);
+        if (r != 0)
+            break;
+        n++;
+    }
+    *staged = n;
+    return r;
+}
+
+/* Whether a run can begin: not to enter the end for nothing. */
+static bool
+is_plain(const pyshc_handle_t *h, PyObject *sequence, Py_ssize_t at)
+{
+    size_t length;
+    uint8_t tag;
+    bool plain = false;
+    PYSHC_CRITICAL_BEGIN(sequence);
+    if (at < PySequence_Fast_GET_SIZE(sequence))
+        plain = pyshc_fast_size(&h->codec, PySequence_Fast_ITEMS(sequence)[at], &length, &tag);
+    PYSHC_CRITICAL_END();
+    return plain;
+}
+
+/* Sends plain values from *done on, as many as one publication takes. */
+static int
+send_run(pyshc_handle_t *h, PyObject *sequence, Py_ssize_t *done)
+{
+    pyshc_shared_t *shared = h->shared;
+    Py_ssize_t staged = 0;
     int r = pyshc_ring_enter(h, SHC_RING_PRODUCER);
     if (r != 0)
         return r;
-    shc_ring_t *ring = &h->shared->ring;
-    uint64_t start = ring->tail.position;
-    int staged = 0;
-    r = shc_a64_load_relaxed(&h->shared->reserver) != 0 ? SHC_AGAIN : 0;
-    while (r == 0 && *done < count) {
-        r = stage_fast(h, items[*done]);
-        if (r != 0)
-            break;
-        ++*done;
-        if (++staged == BATCH_MESSAGES || ((ring->tail.position - start) & SHC_RING_POSITION_MASK) >= BATCH_BYTES / 8) {
-            publish(h->shared);
-            start = ring->tail.position;
-            staged = 0;
-        }
-    }
+    /* Nothing in here runs Python code or waits: the items stay where they are. */
+    PYSHC_CRITICAL_BEGIN(sequence);
+    Py_ssize_t left = PySequence_Fast_GET_SIZE(sequence) - *done;
+    if (shc_a64_load_relaxed(&shared->reserver) != 0)
+        r = SHC_AGAIN;
+    else if (left > 0)
+        r = stage_run(h, PySequence_Fast_ITEMS(sequence) + *done, left, &staged);
+    PYSHC_CRITICAL_END();
     if (staged > 0)
-        publish(h->shared);
-    pyshc_ring_leave_send(h->shared);
+        shc_ring_publish(&shared->ring);
+    pyshc_ring_leave_send(shared);
+    if (staged > 0)
+        shc_event_notify_one(&shared->ring.shm->items);
+    *done += staged;
+    return r;
+}
+
+/* Sends the object at *done, whatever it is. */
+static int
+send_item(pyshc_handle_t *h, PyObject *sequence, uint64_t deadline_ns, Py_ssize_t *done)
+{
+    PyObject *obj = PySequence_GetItem(sequence, *done);
+    if (obj == NULL) {
+        PyErr_Clear(); /* the list has become shorter: nothing else can be wrong */
+        return 0;
+    }
+    int r = send_any(h, obj, deadline_ns);
+    Py_DECREF(obj);
+    *done += r == 0;
+    return r;
+}
+
+/* A list or tuple, from *done on. */
+static int
+send_sequence(pyshc_handle_t *h, PyObject *sequence, uint64_t deadline_ns, Py_ssize_t *done)
+{
+    Py_ssize_t checked = *done;
+    while (*done < PySequence_Fast_GET_SIZE(sequence)) {
+        bool is_due = *done - checked >= BATCH_MESSAGES;
+        if ((is_due && PyErr_CheckSignals() < 0) || !pyshc_check_unchanged(h))
+            return PYSHC_RAISED;
+        checked = is_due ? *done : checked;
+        int r = is_plain(h, sequence, *done) ? send_run(h, sequence, done) : SHC_AGAIN;
+        if (r == SHC_AGAIN || r == SHC_FULL)
+            r = send_item(h, sequence, deadline_ns, done);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Whether iterating over an object runs nobody's code, so that it keeps nobody waiting. */
+static bool
+is_quick(PyObject *objs)
+{
+    static PyTypeObject *const quick[] = {&PyRange_Type,     &PyDict_Type,   &PyDictKeys_Type,  &PyDictValues_Type,
+                                          &PyDictItems_Type, &PySet_Type,    &PyFrozenSet_Type, &PyBytes_Type,
+                                          &PyByteArray_Type, &PyUnicode_Type};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(quick); i++) {
+        if (Py_IS_TYPE(objs, quick[i]))
+            return true;
+    }
+    return false;
+}
+
+/* The next objects of an iterator, as many as one publication takes: a new tuple, or NULL with an exception. */
+static PyObject *
+next_piece(PyObject *iterator)
+{
+    PyObject *piece = PyTuple_New(BATCH_MESSAGES), *obj;
+    Py_ssize_t n = 0;
+    while (piece != NULL && n < BATCH_MESSAGES && (obj = PyIter_Next(iterator)) != NULL)
+        PyTuple_SET_ITEM(piece, n++, obj);
+    if (PyErr_Occurred())
+        Py_CLEAR(piece);
+    else if (n < BATCH_MESSAGES)
+        (void)_PyTuple_Resize(&piece, n); /* sets piece to NULL when it fails */
+    return piece;
+}
+
+/* Nothing more is asked of an iterator when the time is over; of 0 seconds it is not: they say not to wait for room. */
+static bool
+is_over(uint64_t deadline_ns)
+{
+    return deadline_ns != 0 && deadline_ns != SHC_NEVER && shc_os_now_ns() >= deadline_ns;
+}
+
+static int
+send_piece(pyshc_handle_t *h, PyObject *piece, uint64_t deadline_ns, Py_ssize_t *sent)
+{
+    Py_ssize_t done = 0;
+    if (PyTuple_GET_SIZE(piece) > 0 && *sent > 0 && is_over(deadline_ns))
+        return SHC_TIMEOUT;
+    int r = send_sequence(h, piece, deadline_ns, &done);
+    *sent += done;
     return r;
 }
 
 static int
-send_all(pyshc_handle_t *h, PyObject *const *items, Py_ssize_t count, uint64_t deadline_ns, Py_ssize_t *done)
+send_pieces(pyshc_handle_t *h, PyObject *iterator, uint64_t deadline_ns, Py_ssize_t *sent)
 {
-    int r = 0;
-    while (r == 0 && *done < count) {
-        r = send_run(h, items, count, done);
-        if (r == SHC_AGAIN || r == SHC_FULL) {
-            r = send_any(h, items[*done], deadline_ns);
-            *done += r == 0;
-        }
+    for (;;) {
+        PyObject *piece = next_piece(iterator);
+        if (piece == NULL)
+            return PYSHC_RAISED;
+        bool is_last = PyTuple_GET_SIZE(piece) < BATCH_MESSAGES;
+        int r = send_piece(h, piece, deadline_ns, sent);
+        Py_DECREF(piece);
+        if (r != 0 || is_last)
+            return r;
+        if (PyErr_CheckSignals() < 0)
+            return PYSHC_RAISED;
     }
+}
+
+static int
+send_each(pyshc_handle_t *h, PyObject *iterator, uint64_t deadline_ns, Py_ssize_t *sent)
+{
+    PyObject *obj;
+    while ((obj = PyIter_Next(iterator)) != NULL) {
+        int r = pyshc_check_unchanged(h) ? send_one(h, obj, deadline_ns) : PYSHC_RAISED;
+        Py_DECREF(obj);
+        if (r != 0)
+            return r;
+        ++*sent;
+        if (is_over(deadline_ns))
+            return SHC_TIMEOUT;
+        if ((*sent % BATCH_MESSAGES == 0 && PyErr_CheckSignals() < 0) || !pyshc_check_unchanged(h))
+            return PYSHC_RAISED;
+    }
+    return PyErr_Occurred() ? PYSHC_RAISED : 0;
+}
+
+static int
+send_all(pyshc_handle_t *h, PyObject *objs, uint64_t deadline_ns, Py_ssize_t *sent)
+{
+    if (PyList_CheckExact(objs) || PyTuple_CheckExact(objs))
+        return send_sequence(h, objs, deadline_ns, sent);
+    PyObject *iterator = PyObject_GetIter(objs);
+    if (iterator == NULL)
+        return PYSHC_RAISED;
+    int r = is_quick(objs) ? send_pieces(h, iterator, deadline_ns, sent) : send_each(h, iterator, deadline_ns, sent);
+    Py_DECREF(iterator);
     return r;
+}
+
+/* Full, with how far it came; of how many, where that costs nothing to know. */
+static void
+raise_time_over(pyshc_handle_t *h, int status, PyObject *objs, Py_ssize_t sent)
+{
+    const char *what = "the time was over";
+    if (status != SHC_TIMEOUT)
+        what = status == SHC_FULL ? "the channel is full" : "another thread has a reservation";
+    if (PyList_CheckExact(objs) || PyTuple_CheckExact(objs) || is_quick(objs))
+        PyErr_Format(h->st->Full, "%R: %s after %zd of %zd messages", h, what, sent, PyObject_Size(objs));
+    else
+        PyErr_Format(h->st->Full, "%R: %s after %zd messages", h, what, sent);
+}
+
+static PyObject *
+send_batch(pyshc_handle_t *h, PyObject *objs, uint64_t deadline_ns)
+{
+    Py_ssize_t sent = 0;
+    PyObject *result = NULL;
+    if (pyshc_handle_pin(h)) {
+        int r = send_all(h, objs, deadline_ns, &sent);
+        if (r == 0)
+            result = PyLong_FromSsize_t(sent);
+        else if (r == SHC_FULL || r == SHC_TIMEOUT || r == PYSHC_RESERVED)
+            raise_time_over(h, r, objs, sent);
+        else
+            pyshc_ring_raise(h, r);
+        pyshc_handle_unpin(h);
+    }
+    if (result == NULL)
+        pyshc_error_note("sent", PyLong_FromSsize_t(sent)); /* or nobody knew where to go on */
+    return result;
 }
 
 PyObject *
 pyshc_ring_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"objs", "timeout"};
-    pyshc_handle_t *h = (pyshc_handle_t *)self;
     PyObject *values[2];
     uint64_t deadline_ns;
-    Py_ssize_t done = 0;
     if (!pyshc_parse("send_batch", args, nargs, kwnames, names, 2, 2, 1, values) ||
         !pyshc_parse_timeout(values[1], &deadline_ns))
         return NULL;
-    /* A private tuple: encoding may run Python code, which may change the caller's list. */
-    PyObject *objs = PySequence_Tuple(values[0]);
-    if (objs == NULL)
-        return NULL;
-    if (!pyshc_handle_pin(h)) {
-        Py_DECREF(objs);
-        return NULL;
-    }
-    Py_ssize_t count = PyTuple_GET_SIZE(objs);
-    int r = send_all(h, &PyTuple_GET_ITEM(objs, 0), count, deadline_ns, &done);
-    PyObject *result = NULL;
-    if (r == 0)
-        result = PyLong_FromSsize_t(done);
-    else if (r == SHC_FULL)
-        PyErr_Format(h->st->Full, "%R is full: the time was over after %zd of %zd messages", h, done, count);
-    else
-        pyshc_ring_raise(h, r);
-    pyshc_handle_unpin(h);
-    Py_DECREF(objs);
-    return result;
+    return send_batch((pyshc_handle_t *)self, values[0], deadline_ns);
 }

@@ -52,6 +52,10 @@ pyshc_state_of(PyObject *module)
 /* Sets the exception that a status stands for: "<what>: <sentence>". Returns NULL. -errno becomes OSError. */
 PyObject *pyshc_raise(pyshc_state_t *st, int status, const char *format, ...);
 
+/* Gives the exception that is set an attribute: what a caller needs in order to go on after a call that did a part of
+ * its work. Takes the reference; with NULL, does nothing. */
+void pyshc_error_note(const char *name, PyObject *value);
+
 /* ---- arguments ---- */
 
 /* Fills values[i] (borrowed, NULL if absent) for the names; `positional` of them may be given by position. Returns

@@ -73,3 +73,15 @@ pyshc_raise(pyshc_state_t *st, int status, const char *format, ...)
     Py_DECREF(what);
     return NULL;
 }
+
+void
+pyshc_error_note(const char *name, PyObject *value)
+{
+    if (value == NULL)
+        return;
+    PyObject *error = pyshc_error_take();
+    if (PyObject_SetAttrString(error, name, value) < 0)
+        PyErr_Clear(); /* an exception without attributes: then it is still the one to tell */
+    Py_DECREF(value);
+    pyshc_error_restore(error);
+}

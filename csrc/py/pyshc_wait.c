@@ -130,25 +130,19 @@ arm_and_sleep(pyshc_operation_t *op, uint64_t until_ns, bool *woken)
     return PyErr_CheckSignals() < 0 ? PYSHC_RAISED : op->would_block;
 }
 
-/* Whether the handle is still what it was when the call began. Since then other threads may have closed it, and Python
- * code (a codec, a signal handler) may have forked: a child must not go on with its parent's ends. */
-static bool
-check_unchanged(const pyshc_operation_t *op)
+void
+pyshc_raise_changed(pyshc_handle_t *h)
 {
-    if (pyshc_handle_is_closed(op->handle)) {
-        PyErr_Format(PyExc_ValueError, "%R was closed while this call waited", op->handle);
-        return false;
-    }
-    if (pyshc_shared_is_current(op->handle->shared))
-        return true;
-    PyErr_Format(PyExc_RuntimeError, "this process was forked inside a call on %R: call again", op->handle);
-    return false;
+    if (pyshc_handle_is_closed(h))
+        PyErr_Format(PyExc_ValueError, "%R was closed while this call waited", h);
+    else
+        PyErr_Format(PyExc_RuntimeError, "this process was forked inside a call on %R: call again", h);
 }
 
 static int
 attempt_again(pyshc_operation_t *op)
 {
-    return check_unchanged(op) ? op->attempt(op) : PYSHC_RAISED;
+    return pyshc_check_unchanged(op->handle) ? op->attempt(op) : PYSHC_RAISED;
 }
 
 static int

@@ -25,6 +25,21 @@ struct pyshc_operation {
     pyshc_spin_t *spin;
 };
 
+/* Slow half: says what changed. */
+void pyshc_raise_changed(pyshc_handle_t *h);
+
+/* Whether the handle is still what it was when the call began, which pinned it. Since then other threads may have
+ * closed it, and Python code (a codec, an iterator, a signal handler) may have forked: a child must not go on with its
+ * parent's ends. False with an exception set. */
+static SHC_ALWAYS_INLINE bool
+pyshc_check_unchanged(pyshc_handle_t *h)
+{
+    if (SHC_LIKELY(!pyshc_handle_is_closed(h) && pyshc_shared_is_current(h->shared)))
+        return true;
+    pyshc_raise_changed(h);
+    return false;
+}
+
 /* Tries until the deadline (0: once). Returns what the last attempt returned, or PYSHC_RAISED. */
 SHC_MUST_USE int pyshc_wait(pyshc_operation_t *op, uint64_t deadline_ns);
 

@@ -3,9 +3,11 @@
 import contextlib
 import faulthandler
 import gc
+import itertools
 import multiprocessing.util  # what imports it at a later moment would look like a leak
 import pickle
 import sys
+import threading
 from multiprocessing import shared_memory
 
 import numpy as np
@@ -102,6 +104,34 @@ def reserve(how):
         channel.receive()
 
 
+class Clearing:
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __reduce__(self):
+        self.batch.clear()
+        return (int, ())
+
+
+def change_batch():
+    batch = [1, [2]]
+    batch += [Clearing(batch), 3]
+    channel.send_batch(batch)
+    channel.clear()
+
+
+def reserve_elsewhere():
+    made = []
+    thread = threading.Thread(target=lambda: made.append(channel.reserve(10)))
+    thread.start()
+    thread.join()
+    channel.try_send([1])
+    raises(channel.send, 1, 0.0001)
+    raises(channel.send_batch, [1], 0)
+    raises(channel.reserve_array, 3, "u1", timeout=0)
+    made.pop().abort()
+
+
 def reserve_array(fails=False):
     with contextlib.suppress(KeyError), channel.reserve_array((2, 3), "f4") as written:
         written[:] = 1
@@ -188,6 +218,19 @@ PATHS = {
     "batches": lambda: (channel.send_batch([1, [2], "3", Opaque()]), channel.receive_batch(10)),
     "generator": lambda: (channel.send_batch(i for i in range(5)), channel.receive_batch(5)),
     "generator fails": lambda: raises(channel.send_batch, (fail(i) for i in range(5))),
+    "iterators fill": lambda: (
+        raises(channel.send_batch, itertools.repeat(1), 0),
+        channel.clear(),
+        raises(channel.send_batch, ([1] for _ in itertools.count()), 0.0001),
+        channel.clear(),
+        raises(channel.send_batch, range(100), 0),
+        channel.clear(),
+        raises(channel.send_batch, dict.fromkeys(range(100)).items(), 0),
+        channel.clear(),
+        raises(channel.send_batch, 5),
+    ),
+    "batch changes": change_batch,
+    "reserved by another thread": reserve_elsewhere,
     "batch fails": lambda: (raises(channel.send_batch, [1, [2], lambda: 3]), channel.clear()),
     "batch unreadable": lambda: (
         channel.send_batch([1, Unreadable(), 2]),
