@@ -1,6 +1,7 @@
 """How objects end: with the interpreter in all its ways, in reference cycles, in daemon threads, in other
 interpreters."""
 
+import contextlib
 import gc
 import os
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import HERE, PATIENCE_S, Peer, path_of, until
 
-from shmcomm import RingBufferChannel, SharedMemoryBuffer, _core
+from shmcomm import CorruptedError, RingBufferChannel, SharedMemoryBuffer, _core
 
 ISOLATED = HERE / "isolated"
 
@@ -150,6 +151,72 @@ def test_an_array_that_was_written_in_place_stays_readable():
     assert (array == 7).all()
     for buffer in junk:
         buffer.close()
+
+
+def inode_at(address):
+    """Of the file that is mapped there, as a str; None if nothing is mapped."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, _, _, _, inode, *_ = line.split()
+        first, last = (int(end, 16) for end in span.split("-"))
+        if first <= address < last:
+            return inode
+    return None
+
+
+ENDINGS = {
+    "commit": lambda reservation: reservation.commit(),
+    "abort": lambda reservation: reservation.abort(),
+    "exit": lambda reservation: reservation.__exit__(None, None, None),
+    "drop": lambda reservation: None,
+}
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_writing_through_a_slice_of_a_reserved_array_reaches_no_other_memory(end):
+    """It is forbidden, since it may change messages; that is all it can do, however late it comes."""
+    with RingBufferChannel(4, buffer_size=1 << 16) as channel:
+        inode = str(path_of(channel).stat().st_ino)
+        reservation = channel.reserve_array(10_000, "u1")
+        array = reservation.__enter__()
+        parts = [array[100:200], array[5000:].reshape(100, 50)[::7], array.view("u4")[2::3]]
+        array[:] = 1
+        end(reservation)
+        del reservation
+        received = channel.dequeue()
+        assert received is None or (received == 1).all()
+        for part in parts:
+            part[...] = 2
+    gc.collect()
+    junk = [SharedMemoryBuffer(1 << 17) for _ in range(10)]  # would be mapped where it was
+    for part in parts:
+        part[...] = 3
+        assert (part == 3).all()
+        assert inode_at(part.ctypes.data) == inode
+    assert all(buffer.read() == bytes(1 << 17) for buffer in junk)
+    address = array.ctypes.data
+    del array, parts, part
+    assert inode_at(address) != inode
+    for buffer in junk:
+        buffer.close()
+
+
+def test_writing_through_a_slice_after_the_memory_was_used_again():
+    """The ring's own words are out of reach; a message that was spoilt is an exception or wrong bytes."""
+    with RingBufferChannel(100, buffer_size=4096) as channel:
+        for number in range(40):
+            with channel.reserve_array(1000, "u1") as array:
+                part = array[number % 7 :: 1 + number % 3]
+            assert len(channel.receive()) == 1000
+            for size in range(0, 300, 7):
+                channel.try_send(bytes(size))
+            part[...] = 255 - number
+            with contextlib.suppress(CorruptedError):
+                while channel.dequeue() is not None:
+                    pass
+            channel.clear()
+            channel.send([number], timeout=0)
+            assert channel.receive(timeout=0) == [number]
+            assert channel.stats().bytes_used == 0
 
 
 def test_numpy_arrays_that_hold_no_buffer_stay_valid():

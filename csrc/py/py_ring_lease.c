@@ -321,7 +321,7 @@ PyDoc_STRVAR(commit_doc, "commit($self, /, nbytes=None)\n--\n\n"
                          "Send the message. With nbytes, only that many of the reserved bytes (reserve() only).\n\n"
                          "Raises BufferError while a memoryview of the reserved memory is alive: what is sent must not "
                          "change any more. An array of\n"
-                         "reserve_array() becomes read-only instead.");
+                         "reserve_array() becomes read-only instead; its slices do not, and must not be written to.");
 
 /* The length that commit() was asked to send; false with an exception if that cannot be. */
 static bool
@@ -521,7 +521,8 @@ static PyMethodDef reservation_methods[] = {
 PyDoc_STRVAR(reservation_doc, "A message that is written where it will be read. `with channel.reserve(n) as buf:` "
                               "hands out a writable memoryview, `with\n"
                               "channel.reserve_array(shape, dtype) as a:` an array; leaving the block sends the "
-                              "message, an exception gives the memory back.");
+                              "message, an exception gives the memory back,\n"
+                              "and so does dropping it with what it handed out. Any thread may commit or abort it.");
 
 static PyType_Slot reservation_slots[] = {
     {Py_tp_doc, (void *)reservation_doc},
