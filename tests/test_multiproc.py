@@ -317,6 +317,17 @@ def test_what_a_dead_sender_had_reserved_never_was():
         assert channel.receive_batch(9) == [1, 2]
 
 
+def test_who_waited_for_a_reservation_dies_with_it():
+    """A successor finds nothing of either."""
+    with RingBufferChannel(8) as channel, Peer() as peer:
+        peer("x = RingBufferChannel.attach(name); x.send(1); r = x.reserve(100); import threading", name=channel.name)
+        peer("t = threading.Thread(target=x.send, args=[2]); t.start(); t.join(0.05)")
+        assert peer("t.is_alive()")
+        peer.kill()
+        channel.send(3, timeout=0)
+        assert channel.receive_batch(9) == [1, 3]
+
+
 @pytest.mark.parametrize("waits_for", ["message", "room"])
 def test_a_waiter_gets_what_a_successor_brings(waits_for):
     """The partner dies while somebody waits; another process takes its place."""

@@ -498,6 +498,32 @@ def test_a_reservation_of_a_thread_that_has_ended(channel):
     assert channel.receive_batch(9) == [b"", "waited"]
 
 
+def test_a_reservation_ends_once(channel):
+    """However many threads want to end it."""
+    for _ in range(200):
+        reservation, start, ended = channel.reserve(8), threading.Barrier(4), []
+
+        def end(call, reservation=reservation, start=start, ended=ended):
+            start.wait()
+            with contextlib.suppress(ValueError, BufferError):
+                call(reservation)
+                ended.append(call)
+
+        calls = [lambda r: r.commit(), lambda r: r.commit(3), lambda r: r.abort()]
+        workers = [Worker(end, call) for call in calls]
+        start.wait()
+        with contextlib.suppress(BufferError):
+            memoryview(reservation).release()
+        for worker in workers:
+            assert worker.finish().error is None
+        assert len(ended) <= 1  # none, if the view was there whenever one of them looked
+        assert len(channel) == (ended != [] and ended[0] is not calls[2])
+        if not ended:
+            reservation.abort()
+        channel.clear()
+    assert channel.try_send("next")
+
+
 def test_threads_that_reserve_and_send():
     """Each message arrives once, and those of one thread in order, whoever has to wait for whom."""
     count = 150
