@@ -496,8 +496,10 @@ PyDoc_STRVAR(send_doc,
              "Raises Full when the time is over, ShutDown, BusyError, NotEncodableError, MessageTooLargeError; "
              "BufferError if this thread\n"
              "has a reservation open (another thread's is waited for).");
-PyDoc_STRVAR(try_send_doc, "try_send($self, obj, /)\n--\n\nSend without waiting: False if the channel is full.");
-PyDoc_STRVAR(enqueue_doc, "enqueue($self, obj, /)\n--\n\nSend without waiting: False if the channel is full.");
+PyDoc_STRVAR(try_send_doc, "try_send($self, obj, /)\n--\n\nSend without waiting: False if the channel is full, or "
+                           "another thread has a reservation open.");
+PyDoc_STRVAR(enqueue_doc, "enqueue($self, obj, /)\n--\n\nSend without waiting: False if the channel is full, or "
+                          "another thread has a reservation open.");
 PyDoc_STRVAR(
     send_batch_doc,
     "send_batch($self, objs, timeout=None)\n--\n\n"
