@@ -5,6 +5,9 @@
 #define PLAIN (BIT(SHC_WIRE_PLAIN_END) - BIT(SHC_WIRE_NONE))
 #define NATIVE (PLAIN | BIT(SHC_WIRE_VALUE))
 
+/* What is larger is not measured, but for what is one run of bytes. */
+#define MEASURED_MAX (UINT64_C(64) * 1024 * 1024)
+
 static const struct {
     const char *name;
     uint64_t sends, takes;
@@ -379,9 +382,11 @@ pyshc_outgoing_full_size(pyshc_outgoing_t *out, bool *exact)
     size_t size;
     uint8_t tag;
     *exact = out->has_view || (out->form != PYSHC_CODEC_PICKLE && pyshc_fast_size(out->codec, out->obj, &size, &tag));
-    out->limit = UINT64_MAX;
+    /* Tuples of tuples may have no end that anybody lives to see: counting stops somewhere. */
+    if (out->limit < MEASURED_MAX)
+        out->limit = out->limit < MEASURED_MAX / 256 ? out->limit * 256 : MEASURED_MAX;
     if (pyshc_outgoing_size(out, &size) == 0)
-        return size;
+        return *exact || size <= out->limit ? size : 0;
     PyErr_Clear(); /* it was another object a moment ago: that it was too large is still what is to be told */
     return 0;
 }

@@ -152,7 +152,8 @@ SHC_MUST_USE int pyshc_outgoing_size(pyshc_outgoing_t *out, size_t *upper_bound)
 SHC_MUST_USE int pyshc_outgoing_pickle(pyshc_outgoing_t *out);
 /* NotEncodableError: which value is to blame, and why. who: begins the sentence; cause: what pickle said, or NULL. */
 void pyshc_outgoing_refuse(const pyshc_outgoing_t *out, const char *who, PyObject *cause);
-/* How large a message is that was refused as too large; `exact`: not only an upper bound. 0: nobody can say. */
+/* How large a message is that was refused as too large; `exact`: not only an upper bound. 0: that would
+ * take too long to say. */
 uint64_t pyshc_outgoing_full_size(pyshc_outgoing_t *out, bool *exact);
 void pyshc_outgoing_clear(pyshc_outgoing_t *out);
 
