@@ -124,6 +124,11 @@ fill(pyshc_handle_t *h, const pyshc_kind_t *kind, pyshc_shared_t *shared, PyObje
     shc_a64_store_relaxed(&h->epoch, shared->seg.epoch);
     h->name = Py_NewRef(name);
     h->namespace = Py_NewRef(namespace);
+    if (PYSHC_FREE_THREADED && (h->known = PyWeakref_NewRef((PyObject *)h, NULL)) == NULL) {
+        pyshc_shared_release(shared, 0);
+        h->shared = NULL;
+        return false;
+    }
     shc_a32_store_relaxed(&h->closed, 0);
     list_add(h);
     h->directory = PyUnicode_DecodeFSDefault(place->directory);
@@ -384,40 +389,20 @@ pyshc_handle_pin_slowly(pyshc_handle_t *h)
 
 /* ---- the end of the interpreter ---- */
 
-/* A handle as its list gives it up. Nobody here holds a reference: its last one may be going in another thread just
- * now, whose dealloc then waits at the list. */
-typedef struct orphan {
-    const pyshc_kind_t *kind;
-    pyshc_shared_t *shared; /* NULL: somebody else is letting it go */
-    uint32_t ends;
-    bool is_used;
-} orphan_t;
-
-/* Takes the first handle out of the list and closes it; false: there is none. */
-static bool
-take_first(pyshc_state_t *st, orphan_t *out)
+/* The first of the list, as a new reference, out of the list; NULL: there is none. One whose last reference is going in
+ * another thread just now is left to that: its dealloc waits at the list. */
+static pyshc_handle_t *
+take_first(pyshc_state_t *st)
 {
+    PyObject *taken = NULL;
     PYSHC_GUARD_LOCK(&st->handles_guard);
-    pyshc_handle_t *h = st->handles;
-    if (h != NULL) {
+    while (taken == NULL && st->handles != NULL) {
+        pyshc_handle_t *h = st->handles;
         unlink_from_list(h);
-        forget_pins_of_parent(h);
-        bool is_mine = shc_a32_exchange_seq_cst(&h->closed, 2) != 2; /* AR1 */
-        bool is_used = shc_a32_load_seq_cst(&h->pins) != 0;          /* AR1 */
-        *out = (orphan_t){.kind = h->kind, .is_used = is_used};
-        if (is_mine) {
-            out->shared = h->shared;
-            out->ends = ends_of(h);
-            shc_a64_store_relaxed(&h->taken[0], 0); /* who is inside must not think that it has them still */
-            shc_a64_store_relaxed(&h->taken[1], 0);
-        }
-        if (is_mine && is_used)
-            pyshc_shared_export(out->shared);
-        else if (is_mine)
-            h->shared = NULL;
+        taken = PYSHC_FREE_THREADED ? pyshc_weakref_get(h->known) : Py_NewRef((PyObject *)h);
     }
     PYSHC_GUARD_UNLOCK(&st->handles_guard);
-    return h != NULL;
+    return (pyshc_handle_t *)taken;
 }
 
 /* False if a finaliser came here from inside a call on this very end. */
@@ -427,33 +412,41 @@ enter_end(pyshc_mutex_t *mutex)
     return !pyshc_mutex_is_mine(mutex) && pyshc_mutex_lock(mutex);
 }
 
-/* A daemon thread may be waiting through it and never come back: its mapping stays, the rest goes now. One that works
- * is done with what it does. */
+/* A daemon thread may be waiting through the handle and never come back: its mapping stays, the rest goes now. One that
+ * works is done with what it does. */
 static void
-release_used(const orphan_t *orphan)
+let_go_in_use(pyshc_handle_t *h)
 {
-    pyshc_shared_t *shared = orphan->shared;
+    pyshc_shared_t *shared = h->shared;
+    uint32_t ends = ends_of(h);
+    pyshc_shared_export(shared);
+    if (!PYSHC_FREE_THREADED && h->kind->let_go != NULL)
+        h->kind->let_go(h);                 /* else that thread may be at it; what it has, others find to be nobody's */
+    shc_a64_store_relaxed(&h->taken[0], 0); /* it must not think that it has them still */
+    shc_a64_store_relaxed(&h->taken[1], 0);
     bool sends = enter_end(&shared->send_lock), receives = enter_end(&shared->receive_lock);
-    pyshc_shared_release(shared, orphan->ends);
+    pyshc_shared_release(shared, ends);
     if (receives)
         pyshc_mutex_unlock(&shared->receive_lock);
     if (sends)
         pyshc_mutex_unlock(&shared->send_lock);
-    if (orphan->kind->wake != NULL)
-        orphan->kind->wake(shared);
+    if (h->kind->wake != NULL)
+        h->kind->wake(shared);
 }
 
 void
 pyshc_handle_close_all(pyshc_state_t *st)
 {
-    orphan_t orphan;
-    while (take_first(st, &orphan)) {
-        if (orphan.shared == NULL)
-            continue;
-        if (orphan.is_used)
-            release_used(&orphan);
-        else
-            pyshc_shared_release(orphan.shared, orphan.ends);
+    pyshc_handle_t *h;
+    while ((h = take_first(st)) != NULL) {
+        forget_pins_of_parent(h);
+        bool is_ours = shc_a32_exchange_seq_cst(&h->closed, 2) != 2; /* AR1; else another thread is letting it go */
+        bool is_used = shc_a32_load_seq_cst(&h->pins) != 0;          /* AR1 */
+        if (is_ours && is_used)
+            let_go_in_use(h);
+        else if (is_ours)
+            let_go(h);
+        Py_DECREF(h);
     }
 }
 
@@ -486,6 +479,7 @@ pyshc_handle_dealloc(PyObject *self)
     pyshc_handle_close(h); /* first: callbacks of weak references run anything, and must not find it in the list */
     list_remove(h);
     PyObject_ClearWeakRefs(self);
+    Py_XDECREF(h->known);
     pyshc_codec_clear(&h->codec);
     Py_XDECREF(h->foreign);
     Py_XDECREF(h->name);

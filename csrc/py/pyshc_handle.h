@@ -44,6 +44,7 @@ struct pyshc_handle {
     pyshc_codec_t codec;
     pyshc_handle_t *next, **link; /* in the interpreter's list */
     PyObject *weakrefs;
+    PyObject *known; /* free-threaded builds: a weak reference, by which who finds it in the list gets a strong one */
 };
 
 /* Values of the keywords that every constructor has, NULL if absent. */
