@@ -121,7 +121,8 @@ with (
 
 
 def test_a_file_system_without_inodes(mounted):
-    folder = mounted("size=2m,nr_inodes=3")
+    spare = 0 if _core._os_body == "linux" else 1  # a file that is born with a private name has two for a moment
+    folder = mounted(f"size=2m,nr_inodes={3 + spare}")
     with RingBufferChannel(4, directory=folder) as first, RingBufferChannel(4, directory=folder):
         with pytest.raises(OSError, match="no room for another file") as caught:
             RingBufferChannel(4, directory=folder)
@@ -222,16 +223,17 @@ def test_an_unlink_without_descriptors(folder):
 
 
 def test_a_forked_child_without_descriptors(folder):
-    """It needs one to learn who it is; with one it goes on."""
+    """It needs one to learn who it is, where that is asked of a pidfd; with one it goes on."""
+    refusal = pytest.raises(OSError, match=r"cannot be used in this forked process: Too many")
     with RingBufferChannel(4) as channel:
 
         def child():
-            with descriptors_left(0), pytest.raises(OSError, match=r"cannot be used in this forked process: Too many"):
+            with descriptors_left(0), refusal if _core._os_body == "linux" else contextlib.nullcontext():
                 channel.send(1)
             channel.send(2)
 
         assert forked(child) == 0
-        assert channel.receive() == 2
+        assert channel.receive_batch(2)[-1] == 2
 
 
 # ---- address space ----
