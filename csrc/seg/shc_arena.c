@@ -106,6 +106,7 @@ shc_arena_open(shc_arena_t *a, shc_seg_t *seg, const shc_arena_geometry_t *g)
     for (uint32_t c = 0; c < a->classes; c++)
         a->class[c] = lay_out_class(c, g->page_shift);
     a->shortages = shc_a64_load_relaxed(&a->shm->shortages);
+    a->serial = seg->generation; /* not that of who had the slot before */
 }
 
 void

@@ -55,6 +55,17 @@
  * the closer's step fails; so the last to leave frees the block, and nobody frees it under a holder. Nobody waits for
  * anybody.
  *
+ * Parcels. Who sends a block posts it first: one more record of his, marked PARCEL, holds it until it is collected,
+ * though he lets go himself. Where the record is and what it says travels with the message. Who collects takes hold of
+ * the block by a record of his own as above, which the parcel keeps from being stale, and clears the parcel only then,
+ * by one compare-and-swap from what the message said; so the block is never without a holder in between. If that step
+ * fails, somebody else has collected it, and the hold alone decides: it is good as long as anybody holds the block.
+ * The serial number tells a parcel from the next one with the same block in the same record (ambiguous after 2^9
+ * parcels: then the second reader of an old message collects what was sent to another, who may find nothing). A record
+ * that is a PARCEL has two writers, whoever collects it, and its sender (or his sweeper), who takes it back by a
+ * compare-and-swap to LEAVING and lets go as ever. What nobody collects is in use until its sender takes it back or is
+ * swept.
+ *
  * Growth. When no free run is there, pages are claimed UNBACKED -> MOVING(me), their memory is reserved, and one store
  * makes a run of them. A full memory file system is -ENOSPC from allocate, never SIGBUS. The page words' own memory is
  * reserved before `frontier` rises over them. cleanup() goes the other way: run -> MOVING(me) -> memory given back ->
@@ -82,7 +93,8 @@
  *   (f) A handle is used by one thread at a time: the caller's lock. It takes less than 4 KiB. A forked child opens it
  *       anew after shc_seg_rejoin: what its parent's magazines hold is the parent's.
  *   (g) The structure's own words say who may take or retire a block: two who race for one block must be decided there.
- *       Nothing but drop and sweep acts on blocks of others.
+ *       Nothing but drop, collect, recall and sweep acts on blocks of others.
+ *   (h) Who collects a parcel has the block, unless its sender took it back or was swept before.
  *
  * Progress: allocate and release from the magazine are wait-free, all else lock-free but for the reservation of memory,
  * a system call.
@@ -93,10 +105,11 @@
  *   A3 <- R3: who takes or resolves a block sees what was written before it was attached or lent.
  *   A4 <- AR4: who sees the frontier above a page finds memory under its word.
  *   A5 <- R5: who empties a slab and finds a line cleared comes after the changes that it announced.
- *   A6 <- R6: who finds a record LEAVING or cleared comes after what its holder did with the block.
+ *   A6 <- R6, AR6: who finds a record LEAVING or cleared comes after what its holder did with the block.
  *   AR1: page words claimed or handed over.
  *   AR2: state words of blocks likewise.
  *   AR3: hints; they carry nothing.
+ *   AR6: a parcel collected or taken back.
  *   SC1: line written, then page looked at (A2, AR2 follow)  <->  page marked, then lines looked at.
  *   SC2: record written, then state looked at  <->  state made CLOSING, then records looked at.
  *
@@ -122,6 +135,14 @@
  *   drop, CLOSING(dead)               the record LEAVING sweep closes as its own; meanwhile hold and drop of others
  *                                                        take the word over
  *   drop, OWNED(dead)                 the same           sweep frees it
+ *   post, record written              a parcel that      sweep takes it back
+ *                                     nobody knows of
+ *   post, done; the sender            a parcel           sweep takes it back; who collects before has the block, who
+ *                                                        comes after does not
+ *   collect, own record written       a holder more,     sweep drops the dead one's; the parcel can be collected yet,
+ *                                     and the parcel     or stays its sender's
+ *   collect, parcel cleared           a holder           sweep drops it for him
+ *   recall, record LEAVING            nobody counts it   sweep drops again
  *   sweep, anywhere                   what is left       the next sweep: REAPING makes one of them at a time
  *
  * Source: magazines and class spacing after jemalloc's and mimalloc's; owner-stamped words and the rest are ours. */
@@ -186,6 +207,7 @@ typedef struct shc_arena {
     uint32_t frontier;   /* that was seen */
     uint32_t scan;       /* where to look for slabs */
     uint32_t record;     /* where to look for a record */
+    uint32_t serial;     /* of the last parcel */
     uint32_t classes;    /* in use with this page size */
     shc_arena_geometry_t g;
     shc_arena_class_t class[SHC_ARENA_CLASSES];
@@ -313,9 +335,36 @@ SHC_MUST_USE int shc_arena_hold(shc_arena_t *arena, shc_ref_t ref, uint32_t *rec
 /* No longer; the last one releases the block. SHC_E_STALE: the record is not of this reference. */
 SHC_MUST_USE int shc_arena_drop(shc_arena_t *arena, shc_ref_t ref, uint32_t record);
 
+/* What a message must say about a block that was posted. Whatever comes from a message may be handed to collect. */
+typedef struct shc_arena_parcel {
+    uint64_t word; /* of the record */
+    uint32_t index;
+    uint32_t record;
+} shc_arena_parcel_t;
+
+static inline shc_ref_t
+shc_arena_parcel_ref(const shc_arena_parcel_t *parcel)
+{
+    return parcel->word & SHC_ARENA_REF_MASK;
+}
+
+/* One more holder of a block that this process holds: whoever collects it first. SHC_E_STALE, SHC_E_LEASES, -ENOSPC. */
+SHC_MUST_USE int shc_arena_post(shc_arena_t *arena, shc_ref_t ref, shc_arena_parcel_t *parcel);
+
+/* This process becomes a holder, in the parcel's place if nobody was before. SHC_E_STALE: nobody holds the block any
+ * more; SHC_E_LEASES, -ENOSPC: the parcel can be collected later. */
+SHC_MUST_USE int shc_arena_collect(shc_arena_t *arena, const shc_arena_parcel_t *parcel, uint32_t *record);
+
+/* The sender takes a parcel of its own back. SHC_E_STALE: it has been collected. */
+SHC_MUST_USE int shc_arena_recall(shc_arena_t *arena, const shc_arena_parcel_t *parcel);
+
+/* The same with all of its own; returns how many nobody had collected. */
+uint32_t shc_arena_recall_all(shc_arena_t *arena);
+
 /* ---- all of it ---- */
 
-/* Empties this process's magazines and gives free memory back to the system, but for `keep` bytes. Returns how much. */
+/* Empties this process's magazines and gives free memory back to the system, but for the lowest `keep` bytes, rounded up
+ * to pages. Returns how much. */
 uint64_t shc_arena_cleanup(shc_arena_t *arena, uint64_t keep);
 
 typedef struct shc_arena_class_stats {
@@ -333,9 +382,21 @@ typedef struct shc_arena_stats {
     uint64_t bytes_free;    /* of free runs */
     uint64_t bytes_largest; /* of the largest piece that could be allocated: free, or still to be had */
     uint64_t runs;          /* in use */
-    uint64_t records;       /* in use */
+    uint64_t records;       /* in use, parcels included */
+    uint64_t parcels;       /* sent and not collected */
     uint32_t fragmentation; /* percent of what is not used that does not lie in that piece */
 } shc_arena_stats_t;
+
+/* What one participant has. */
+typedef struct shc_arena_holding {
+    uint64_t blocks; /* its own, magazines not counted */
+    uint64_t bytes;  /* of those */
+    uint64_t shared; /* blocks that others may hold, too */
+    uint64_t parcels;
+} shc_arena_holding_t;
+
+/* For each participant, hints while others work. SHC_E_CORRUPT. */
+SHC_MUST_USE int shc_arena_holdings(shc_arena_t *arena, shc_arena_holding_t *out);
 
 /* Hints while others work. SHC_E_CORRUPT. */
 SHC_MUST_USE int shc_arena_stats(shc_arena_t *arena, shc_arena_stats_t *out);

@@ -1,6 +1,8 @@
 /* Blocks that several processes hold; the argument is in shc_arena.h. */
 #include "seg/shc_arena_internal.h"
 
+#define PARCEL_BITS (SHC_ARENA_PARCEL | SHC_ARENA_SERIAL_MASK << SHC_ARENA_SERIAL_SHIFT)
+
 shc_a64_t *
 shc_arena__record(const shc_arena_t *a, uint32_t index, uint32_t k)
 {
@@ -21,7 +23,7 @@ shc_arena__is_held(const shc_arena_t *a, shc_ref_t ref)
     for (uint32_t i = 0; i < a->g.participants; i++) {
         uint32_t n = shc_arena__records(a, i);
         for (uint32_t k = 0; k < n; k++)
-            if (shc_a64_load_acquire(shc_arena__record(a, i, k)) == ref) /* A6 */
+            if ((shc_a64_load_acquire(shc_arena__record(a, i, k)) & ~PARCEL_BITS) == ref) /* A6 */
                 return true;
     }
     return false;
@@ -46,9 +48,9 @@ add_record(shc_arena_t *a, uint32_t n)
     return 0;
 }
 
-/* Writes the reference into a free record. Whoever looks at all records after SC2 sees it. */
+/* Writes a reference, or a parcel of one, into a free record. Whoever looks at all records after SC2 sees it. */
 static int
-write_record(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
+write_record(shc_arena_t *a, uint64_t word, uint32_t *record)
 {
     uint32_t me = a->seg->index, n = shc_arena__records(a, me), k = n;
     for (uint32_t i = 0; i < n && k == n; i++) {
@@ -62,7 +64,7 @@ write_record(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
         if (r != 0)
             return r;
     }
-    shc_a64_store_relaxed(shc_arena__record(a, me, k), ref);
+    shc_a64_store_relaxed(shc_arena__record(a, me, k), word);
     shc_fence_seq_cst(); /* SC2 */
     *record = k;
     return 0;
@@ -133,6 +135,19 @@ shc_arena__close(shc_arena_t *a, uint32_t owner, shc_ref_t ref)
     return last;
 }
 
+/* A record of ours is LEAVING: the last one out releases the block. */
+static int
+end_leaving(shc_arena_t *a, shc_ref_t ref, uint32_t record)
+{
+    int r = 0;
+    if (shc_arena__close(a, shc_arena__owner(a), ref)) {
+        a->outstanding++;
+        r = shc_arena_release(a, ref);
+    }
+    clear_record(a, record);
+    return r;
+}
+
 int
 shc_arena_drop(shc_arena_t *a, shc_ref_t ref, uint32_t record)
 {
@@ -142,13 +157,7 @@ shc_arena_drop(shc_arena_t *a, shc_ref_t ref, uint32_t record)
     if (shc_a64_load_relaxed(word) != ref)
         return SHC_E_STALE;
     shc_a64_store_release(word, ref | SHC_ARENA_LEAVING); /* R6 */
-    int r = 0;
-    if (shc_arena__close(a, shc_arena__owner(a), ref)) {
-        a->outstanding++;
-        r = shc_arena_release(a, ref);
-    }
-    clear_record(a, record);
-    return r;
+    return end_leaving(a, ref, record);
 }
 
 /* ---- taking hold ---- */
@@ -192,14 +201,14 @@ join(shc_arena_t *a, const shc_arena_place_t *place, shc_ref_t ref)
     return SHC_E_CORRUPT;
 }
 
-int
-shc_arena_hold(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
+/* A record that says `word` holds the block of its reference. */
+static int
+hold_as(shc_arena_t *a, uint64_t word, uint32_t *record)
 {
     shc_arena_place_t place;
+    shc_ref_t ref = word & SHC_ARENA_REF_MASK;
     uint32_t k;
-    if (ref == SHC_ARENA_NOTHING || (ref & SHC_ARENA_LEAVING) != 0)
-        return SHC_E_STALE;
-    int r = write_record(a, ref, &k);
+    int r = write_record(a, word, &k);
     if (r != 0)
         return r;
     r = locate_announced(a, shc_arena__owner(a), ref, &place);
@@ -211,4 +220,72 @@ shc_arena_hold(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
     else
         *record = k;
     return r;
+}
+
+int
+shc_arena_hold(shc_arena_t *a, shc_ref_t ref, uint32_t *record)
+{
+    if (ref == SHC_ARENA_NOTHING || ref > SHC_ARENA_REF_MASK)
+        return SHC_E_STALE;
+    return hold_as(a, ref, record);
+}
+
+/* ---- parcels ---- */
+
+/* Where a parcel was posted; NULL if that cannot be. */
+static shc_a64_t *
+parcel_record(const shc_arena_t *a, const shc_arena_parcel_t *parcel)
+{
+    bool known = parcel->index < a->g.participants && (parcel->word & SHC_ARENA_PARCEL) != 0 &&
+                 (parcel->word & SHC_ARENA_LEAVING) == 0 && shc_arena_parcel_ref(parcel) != SHC_ARENA_NOTHING;
+    if (!known || parcel->record >= shc_arena__records(a, parcel->index))
+        return NULL;
+    return shc_arena__record(a, parcel->index, parcel->record);
+}
+
+int
+shc_arena_post(shc_arena_t *a, shc_ref_t ref, shc_arena_parcel_t *parcel)
+{
+    if (ref == SHC_ARENA_NOTHING || ref > SHC_ARENA_REF_MASK)
+        return SHC_E_STALE;
+    uint64_t serial = ++a->serial & SHC_ARENA_SERIAL_MASK;
+    parcel->word = ref | serial << SHC_ARENA_SERIAL_SHIFT | SHC_ARENA_PARCEL;
+    parcel->index = a->seg->index;
+    return hold_as(a, parcel->word, &parcel->record);
+}
+
+int
+shc_arena_collect(shc_arena_t *a, const shc_arena_parcel_t *parcel, uint32_t *record)
+{
+    shc_a64_t *posted = parcel_record(a, parcel);
+    if (posted == NULL)
+        return SHC_E_STALE;
+    int r = hold_as(a, shc_arena_parcel_ref(parcel), record);
+    uint64_t seen = parcel->word;
+    if (r == 0)
+        (void)shc_a64_cas_seq_cst(posted, &seen, 0); /* AR6 */
+    return r;
+}
+
+int
+shc_arena_recall(shc_arena_t *a, const shc_arena_parcel_t *parcel)
+{
+    shc_a64_t *posted = parcel->index == a->seg->index ? parcel_record(a, parcel) : NULL;
+    shc_ref_t ref = shc_arena_parcel_ref(parcel);
+    uint64_t seen = parcel->word;
+    if (posted == NULL || !shc_a64_cas_seq_cst(posted, &seen, ref | SHC_ARENA_LEAVING)) /* AR6 */
+        return SHC_E_STALE;
+    return end_leaving(a, ref, parcel->record);
+}
+
+uint32_t
+shc_arena_recall_all(shc_arena_t *a)
+{
+    uint32_t n = shc_arena__records(a, a->seg->index), recalled = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t word = shc_a64_load_relaxed(shc_arena__record(a, a->seg->index, k));
+        shc_arena_parcel_t parcel = {.word = word, .index = a->seg->index, .record = k};
+        recalled += (word & SHC_ARENA_PARCEL) != 0 && shc_arena_recall(a, &parcel) == 0;
+    }
+    return recalled;
 }

@@ -3,7 +3,7 @@
  *     head         frontier, hints
  *     parties      64 bytes per participant slot
  *     page words   8 bytes per page, as far as the frontier
- *     records      what each participant holds of blocks that several hold; each participant's own, backed when used
+ *     records      what each participant holds of blocks that several hold, or has sent; its own, backed when used
  *     data         the pages
  *
  * A page word is {page's part 32 | block's part 32}:
@@ -93,7 +93,13 @@ enum {
 #define SHC_ARENA_OWNER_MASK UINT32_C(0xfff)
 #define SHC_ARENA_GENERATION_MASK UINT32_C(0x1ffff)
 #define SHC_ARENA_PLACE_MASK ((UINT64_C(1) << 36) - 1)
-#define SHC_ARENA_LEAVING (UINT64_C(1) << 63) /* of a record: its holder is letting go */
+
+/* A record: {LEAVING | PARCEL | serial number of the parcel 9 | reference 53}; 0 is free. */
+#define SHC_ARENA_REF_MASK ((UINT64_C(1) << 53) - 1)
+#define SHC_ARENA_SERIAL_SHIFT 53u
+#define SHC_ARENA_SERIAL_MASK UINT64_C(0x1ff)
+#define SHC_ARENA_PARCEL (UINT64_C(1) << 62)  /* it holds the block for whoever collects it */
+#define SHC_ARENA_LEAVING (UINT64_C(1) << 63) /* its holder is letting go */
 
 /* {state 3 | owner 12 | generation 17}: a block's state word, and the upper half of a page word. */
 static inline uint32_t

@@ -25,6 +25,7 @@ typedef struct plan {
     bool held;       /* the victim holds it, too */
     bool dropped;    /* the peer does not hold it any more */
     bool attached;   /* the peer has attached it */
+    bool posted;     /* the peer has posted it, and let go: the victim may collect it */
 } plan_t;
 
 typedef struct own {
@@ -38,6 +39,7 @@ static struct {
     uint32_t n;
     shc_ref_t ref; /* of the operation */
     uint32_t record;
+    shc_arena_parcel_t parcel;
 } facts;
 
 static uint32_t held_record; /* in the victim */
@@ -163,6 +165,10 @@ setup(crash_party_t *peer, const crash_case_t *c)
         CHECK_OK(shc_arena_attach(a, facts.ref));
     else
         CHECK_OK(shc_arena_lend(a, facts.ref, &facts.record));
+    if (plan->posted) {
+        CHECK_OK(shc_arena_post(a, facts.ref, &facts.parcel));
+        CHECK_OK(shc_arena_drop(a, facts.ref, facts.record));
+    }
 }
 
 static void
@@ -225,6 +231,23 @@ work(crash_party_t *party, crash_party_t *peer)
     }
 }
 
+/* What the peer has posted: the victim had it, and nobody has any more, or it can be collected yet. */
+static void
+settle_posted(shc_arena_t *a)
+{
+    uint32_t record;
+    shc_arena_stats_t s;
+    SURVIVES_EQ(shc_arena_stats(a, &s), 0);
+    bool collected = s.parcels == 0;
+    SURVIVES_EQ(s.records, s.parcels);
+    SURVIVES_EQ(shc_arena_collect(a, &facts.parcel, &record), collected ? SHC_E_STALE : 0);
+    if (collected)
+        return;
+    SURVIVES(is_whole(a, facts.ref));
+    SURVIVES_EQ(shc_arena_recall(a, &facts.parcel), SHC_E_STALE);
+    SURVIVES_EQ(shc_arena_drop(a, facts.ref, record), 0);
+}
+
 /* The structure's block, if there is one, and what the peer has lent. */
 static void
 settle_shared(crash_party_t *survivor, crash_party_t *peer, const plan_t *plan)
@@ -240,7 +263,9 @@ settle_shared(crash_party_t *survivor, crash_party_t *peer, const plan_t *plan)
     if (!plan->lent)
         return;
     uint32_t record;
-    if (!plan->dropped) {
+    if (plan->posted) {
+        settle_posted(a);
+    } else if (!plan->dropped) {
         SURVIVES(is_whole(a, facts.ref));
         SURVIVES_EQ(shc_arena_hold(arena_of(survivor), facts.ref, &record), 0);
         SURVIVES_EQ(shc_arena_drop(a, facts.ref, facts.record), 0);
@@ -399,6 +424,47 @@ act_drop(crash_party_t *victim, const crash_case_t *c)
     (void)!shc_arena_drop(arena_of(victim), facts.ref, held_record);
 }
 
+/* Sent, and the sender lets go; nobody will collect it. */
+static void
+act_post(crash_party_t *victim, const crash_case_t *c)
+{
+    uint32_t record;
+    shc_arena_parcel_t parcel;
+    (void)c;
+    (void)!shc_arena_lend(arena_of(victim), *own_ref, &record);
+    (void)!shc_arena_post(arena_of(victim), *own_ref, &parcel);
+    (void)!shc_arena_drop(arena_of(victim), *own_ref, record);
+}
+
+static void
+act_post_and_recall(crash_party_t *victim, const crash_case_t *c)
+{
+    uint32_t record;
+    shc_arena_parcel_t parcel;
+    (void)c;
+    (void)!shc_arena_lend(arena_of(victim), *own_ref, &record);
+    (void)!shc_arena_post(arena_of(victim), *own_ref, &parcel);
+    (void)!shc_arena_drop(arena_of(victim), *own_ref, record);
+    (void)!shc_arena_recall(arena_of(victim), &parcel);
+}
+
+static void
+act_collect(crash_party_t *victim, const crash_case_t *c)
+{
+    uint32_t record;
+    (void)c;
+    (void)!shc_arena_collect(arena_of(victim), &facts.parcel, &record);
+}
+
+static void
+act_collect_and_drop(crash_party_t *victim, const crash_case_t *c)
+{
+    uint32_t record;
+    (void)c;
+    (void)!shc_arena_collect(arena_of(victim), &facts.parcel, &record);
+    (void)!shc_arena_drop(arena_of(victim), facts.ref, record);
+}
+
 static void
 act_leave(crash_party_t *victim, const crash_case_t *c)
 {
@@ -480,6 +546,22 @@ TEST_LIMIT(loans, 600)
          .act = act_drop,
          .check = check},
         CASE("leave with loans", act_leave, .blocks = 4, .size = 64, .lent = true, .held = true),
+    };
+    crash_script_t s = script();
+    crash_run(&s, cases, SHC_ARRAY_SIZE(cases));
+}
+
+TEST_LIMIT(parcels, 600)
+{
+    const crash_case_t cases[] = {
+        CASE("post and let go", act_post, .blocks = 4, .size = 64, .own = true),
+        CASE("post pages and let go", act_post, .size = 2 * PAGE, .own = true),
+        CASE("post and take back", act_post_and_recall, .blocks = 4, .size = 64, .own = true),
+        CASE("post pages and take back", act_post_and_recall, .size = 2 * PAGE, .own = true),
+        CASE("collect", act_collect, .blocks = 4, .size = 64, .lent = true, .posted = true),
+        CASE("collect pages", act_collect, .size = 2 * PAGE, .lent = true, .posted = true),
+        CASE("collect and drop", act_collect_and_drop, .blocks = 4, .size = 64, .lent = true, .posted = true),
+        CASE("collect pages and drop", act_collect_and_drop, .size = 2 * PAGE, .lent = true, .posted = true),
     };
     crash_script_t s = script();
     crash_run(&s, cases, SHC_ARRAY_SIZE(cases));

@@ -29,6 +29,9 @@ static struct {
     shc_ref_t ref;            /* of the block that is lent */
     uint32_t record[MODEL_THREADS];
     bool letting_go; /* the first holder has begun to */
+    shc_arena_parcel_t parcel;
+    uint32_t collected; /* by threads that had the block first */
+    bool recalled;
 } plan;
 
 static uint8_t *image; /* the segment: the fake's first file */
@@ -162,6 +165,12 @@ reap(void)
     (void)shc_seg_reap_participants(&me()->seg);
 }
 
+/* Nothing to do for the first thread. */
+static void
+rest(void)
+{
+}
+
 /* ---- loans ---- */
 
 static void
@@ -181,6 +190,54 @@ other_holder(void)
         return;
     MODEL_CHECK(shc_arena_look(mine(), plan.ref, &word) == 0);
     MODEL_CHECK(shc_arena_state_of(word) == SHC_ARENA_LOANED || shc_arena_state_of(word) == SHC_ARENA_CLOSING);
+    MODEL_CHECK(shc_arena_drop(mine(), plan.ref, record) == 0);
+}
+
+/* ---- parcels ---- */
+
+/* Whoever collects while the parcel is there has the block. */
+static void
+collector(void)
+{
+    uint32_t record, word;
+    int r = shc_arena_collect(mine(), &plan.parcel, &record);
+    MODEL_CHECK(r == 0 || (r == SHC_E_STALE && (plan.collected > 0 || plan.recalled || model_deaths() > 0)));
+    if (r != 0)
+        return;
+    plan.collected++;
+    MODEL_CHECK(shc_arena_look(mine(), plan.ref, &word) == 0);
+    MODEL_CHECK(shc_arena_state_of(word) == SHC_ARENA_LOANED || shc_arena_state_of(word) == SHC_ARENA_CLOSING);
+    MODEL_CHECK(shc_arena_drop(mine(), plan.ref, record) == 0);
+}
+
+/* Its sender still holds the block, posts it, and lets go: it is there all the time. */
+static void
+sender(void)
+{
+    uint32_t word;
+    MODEL_CHECK(shc_arena_post(mine(), plan.ref, &plan.parcel) == 0);
+    MODEL_CHECK(shc_arena_drop(mine(), plan.ref, plan.record[0]) == 0);
+    MODEL_CHECK(shc_arena_look(mine(), plan.ref, &word) == 0);
+    MODEL_CHECK(shc_arena_recall(mine(), &plan.parcel) == 0);
+}
+
+static void
+sender_that_takes_back(void)
+{
+    plan.recalled = true;
+    int r = shc_arena_recall(mine(), &plan.parcel);
+    MODEL_CHECK(r == 0 || r == SHC_E_STALE);
+}
+
+/* Clears the parcel before it holds the block itself. */
+static void
+collector_that_clears_too_early(void)
+{
+    uint32_t record;
+    uint64_t seen = plan.parcel.word;
+    if (!shc_a64_cas_seq_cst(shc_arena__record(mine(), 0, plan.parcel.record), &seen, 0)) /* AR6 */
+        return;
+    MODEL_CHECK(shc_arena_hold(mine(), plan.ref, &record) == 0);
     MODEL_CHECK(shc_arena_drop(mine(), plan.ref, record) == 0);
 }
 
@@ -287,7 +344,7 @@ restore(void (*make)(void))
     model_share(image + geometry.at, 8); /* frontier */
     for (uint32_t i = 0; i < 3; i++) {
         model_share(image + geometry.parties + i * sizeof(shc_arena_party_shm_t), 8);
-        model_share(image + geometry.record_table + i * geometry.record_stride, 8);
+        model_share(image + geometry.record_table + i * geometry.record_stride, 16);
     }
     model_share(image + geometry.data, 20); /* hint bits and states of the first slab */
 }
@@ -336,6 +393,37 @@ make_loan_of_pages(void)
     CHECK_OK(shc_arena_lend(a, plan.ref, &plan.record[0]));
 }
 
+/* Posted by the first, who has let go; what only he may write is not shared. */
+static void
+make_parcel(void)
+{
+    make_loan();
+    shc_arena_t *a = &plan.parties[0].arena;
+    CHECK_OK(shc_arena_post(a, plan.ref, &plan.parcel));
+    CHECK_OK(shc_arena_drop(a, plan.ref, plan.record[0]));
+}
+
+/* The second holds the block as well, and has a parcel's record to spare. */
+static void
+make_parcel_and_holder(void)
+{
+    make_parcel();
+    CHECK_OK(shc_arena_hold(&plan.parties[1].arena, plan.ref, &plan.record[1]));
+}
+
+static void
+second_holder(void)
+{
+    MODEL_CHECK(shc_arena_drop(mine(), plan.ref, plan.record[1]) == 0);
+}
+
+static void
+make_sender_and_holder(void)
+{
+    make_loan();
+    CHECK_OK(shc_arena_hold(&plan.parties[1].arena, plan.ref, &plan.record[1]));
+}
+
 static void
 reset_slab(void)
 {
@@ -364,6 +452,24 @@ static void
 reset_loan_of_pages(void)
 {
     restore(make_loan_of_pages);
+}
+
+static void
+reset_parcel(void)
+{
+    restore(make_parcel);
+}
+
+static void
+reset_parcel_and_holder(void)
+{
+    restore(make_parcel_and_holder);
+}
+
+static void
+reset_sender_and_holder(void)
+{
+    restore(make_sender_and_holder);
 }
 
 /* The dead are swept; then nothing is anybody's, and all pages can be had. */
@@ -444,9 +550,27 @@ TEST_LIMIT(the_last_holder_frees_a_block, 240)
     run_all(models, SHC_ARRAY_SIZE(models));
 }
 
+TEST_LIMIT(a_parcel_is_collected_once_and_holds_till_then, 240)
+{
+    const model_t models[] = {
+        MODEL("two collect", reset_parcel, rest, collector, collector, 3, 3, 0),
+        MODEL("one collects, the sender takes back", reset_parcel, sender_that_takes_back, collector, NULL, 2, 5, 0),
+        MODEL("two collect, the sender takes back", reset_parcel, sender_that_takes_back, collector, collector, 3, 2,
+              0),
+        MODEL("one lets go, one collects", reset_parcel_and_holder, rest, second_holder, collector, 3, 4, 0),
+        MODEL("one sends, lets go, takes back, one lets go", reset_sender_and_holder, sender, second_holder, NULL, 2, 4,
+              0),
+        MODEL("the sender dies, one collects, one reaps", reset_parcel, sender_that_takes_back, collector, reap, 3, 2,
+              1),
+    };
+    run_all(models, SHC_ARRAY_SIZE(models));
+}
+
 TEST_LIMIT(known_mistakes_are_found, 120)
 {
     model_t models[] = {
+        MODEL("a parcel cleared before its block is held", reset_parcel_and_holder, rest, second_holder,
+              collector_that_clears_too_early, 3, 3, 0),
         MODEL("a block claimed without an announcement", reset_slab, claim_unannounced, empty_and_use_page, NULL, 2, 4,
               0),
         MODEL("holders looked for before closing", reset_loan, holder_that_looks_too_early, other_holder, NULL, 2, 3,

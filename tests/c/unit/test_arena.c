@@ -576,7 +576,9 @@ TEST(memory_goes_back_to_the_system)
     large = allocate(64 << 16); /* and comes back */
     memset(shc_arena_at(&arena, large), 1, 64 << 16);
     CHECK_OK(shc_arena_release(&arena, large));
-    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 0); /* one run: what is kept is not cut */
+    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 54 << 16); /* one run: it is cut */
+    CHECK_EQ(stats().bytes_backed, 10 << 16);
+    CHECK_EQ(shc_arena_cleanup(&arena, (4 << 16) - 1), 6 << 16);
 #endif
     tear_down();
 }
@@ -1101,6 +1103,174 @@ TEST(records_run_out_and_come_back)
     ref = allocate(64);
     CHECK_EQ(shc_arena_lend(&arena, ref, &more), SHC_E_LEASES);
     CHECK_EQ(state_of(ref), SHC_ARENA_OWNED);
+    tear_down();
+}
+
+/* ---- blocks on their way ---- */
+
+TEST(a_posted_block_waits_for_whoever_collects_it)
+{
+    other_t other;
+    set_up();
+    join_other(&other);
+    for (int large = 0; large < 2; large++) {
+        shc_arena_parcel_t parcel;
+        uint32_t mine, theirs, more;
+        shc_ref_t ref = allocate(large ? 70000 : 70);
+        CHECK_EQ(shc_arena_post(&arena, ref, &parcel), SHC_E_STALE); /* not lent */
+        CHECK_OK(shc_arena_lend(&arena, ref, &mine));
+        CHECK_OK(shc_arena_post(&arena, ref, &parcel));
+        CHECK_EQ(shc_arena_parcel_ref(&parcel), ref);
+        CHECK_OK(shc_arena_drop(&arena, ref, mine)); /* the sender lets go: the block is on its way */
+        CHECK_EQ(state_of(ref), SHC_ARENA_LOANED);
+        CHECK_EQ(stats().parcels, 1);
+        CHECK_EQ(stats().records, 1);
+        CHECK_OK(shc_arena_check(&arena));
+        CHECK_OK(shc_arena_collect(&other.arena, &parcel, &theirs));
+        CHECK_EQ(stats().parcels, 0);
+        CHECK_EQ(stats().records, 1);
+        CHECK_OK(shc_arena_collect(&arena, &parcel, &more)); /* read again, while somebody has it */
+        CHECK_OK(shc_arena_drop(&arena, ref, more));
+        CHECK_EQ(state_of(ref), SHC_ARENA_LOANED);
+        CHECK_EQ(shc_arena_recall(&arena, &parcel), SHC_E_STALE); /* it was collected */
+        CHECK_OK(shc_arena_drop(&other.arena, ref, theirs));
+        CHECK_EQ(shc_arena_collect(&other.arena, &parcel, &theirs), SHC_E_STALE);
+        CHECK_EQ(stats().records, 0);
+        CHECK_EQ(stats().bytes_used, 0);
+    }
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(parcels_of_one_block_are_told_apart)
+{
+    shc_arena_parcel_t parcels[3];
+    uint32_t records[4];
+    set_up();
+    shc_ref_t ref = allocate(70);
+    CHECK_OK(shc_arena_lend(&arena, ref, &records[3]));
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(shc_arena_post(&arena, ref, &parcels[i]));
+    CHECK_OK(shc_arena_drop(&arena, ref, records[3]));
+    CHECK_OK(shc_arena_collect(&arena, &parcels[1], &records[1]));
+    CHECK_OK(shc_arena_collect(&arena, &parcels[1], &records[3])); /* takes none of the others */
+    CHECK_EQ(stats().parcels, 2);
+    CHECK_OK(shc_arena_drop(&arena, ref, records[3]));
+    CHECK_OK(shc_arena_drop(&arena, ref, records[1]));
+    CHECK_EQ(shc_arena_drop(&arena, ref, parcels[0].record), SHC_E_STALE); /* a parcel is no hold */
+    CHECK_OK(shc_arena_recall(&arena, &parcels[0]));
+    CHECK_EQ(shc_arena_recall(&arena, &parcels[0]), SHC_E_STALE);
+    CHECK_EQ(state_of(ref), SHC_ARENA_LOANED);
+    CHECK_EQ(shc_arena_recall_all(&arena), 1);
+    CHECK_EQ(shc_arena_recall_all(&arena), 0);
+    CHECK_EQ(stats().records, 0);
+    CHECK_EQ(stats().bytes_used, 0);
+    CHECK_EQ(arena.outstanding, 0);
+    /* The record is used again, for the same block of the same generation: the old parcel does not fit. */
+    ref = allocate(70);
+    CHECK_OK(shc_arena_lend(&arena, ref, &records[0]));
+    CHECK_OK(shc_arena_post(&arena, ref, &parcels[0]));
+    CHECK_OK(shc_arena_recall(&arena, &parcels[0]));
+    arena.record = parcels[0].record;
+    CHECK_OK(shc_arena_post(&arena, ref, &parcels[1]));
+    CHECK_EQ(parcels[0].record, parcels[1].record);
+    CHECK_OK(shc_arena_collect(&arena, &parcels[0], &records[1]));
+    CHECK_EQ(stats().parcels, 1);
+    tear_down();
+}
+
+TEST(parcels_of_the_dead_go_and_those_they_collected_too)
+{
+    other_t other;
+    shc_arena_parcel_t lost, collected, kept;
+    uint32_t mine, theirs;
+    set_up();
+    join_other(&other);
+    shc_ref_t sent = SHC_ARENA_NOTHING, block = allocate(70);
+    CHECK_OK(shc_arena_allocate(&other.arena, 70000, &sent));
+    CHECK_OK(shc_arena_lend(&other.arena, sent, &theirs));
+    CHECK_OK(shc_arena_post(&other.arena, sent, &lost));
+    CHECK_OK(shc_arena_post(&other.arena, sent, &kept));
+    CHECK_OK(shc_arena_drop(&other.arena, sent, theirs));
+    CHECK_OK(shc_arena_collect(&arena, &kept, &mine));
+    CHECK_OK(shc_arena_lend(&arena, block, &theirs));
+    CHECK_OK(shc_arena_post(&arena, block, &collected));
+    CHECK_OK(shc_arena_drop(&arena, block, theirs));
+    CHECK_OK(shc_arena_collect(&other.arena, &collected, &theirs));
+    kill_other(&other);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    CHECK_EQ(stats().parcels, 0);
+    CHECK_EQ(stats().records, 1);
+    CHECK_EQ(state_of(sent), SHC_ARENA_LOANED); /* ours alone */
+    CHECK_EQ(shc_arena_collect(&arena, &collected, &theirs), SHC_E_STALE);
+    CHECK_OK(shc_arena_collect(&arena, &lost, &theirs)); /* as long as somebody has the block */
+    CHECK_OK(shc_arena_drop(&arena, sent, theirs));
+    CHECK_OK(shc_arena_drop(&arena, sent, mine));
+    CHECK_EQ(shc_arena_collect(&arena, &lost, &theirs), SHC_E_STALE);
+    CHECK_EQ(stats().bytes_used, 0);
+    tear_down();
+}
+
+TEST(parcels_that_cannot_be_are_stale)
+{
+    shc_arena_parcel_t parcel;
+    uint32_t record;
+    set_up();
+    shc_ref_t ref = allocate(70), own = allocate(70);
+    CHECK_OK(shc_arena_lend(&arena, ref, &record));
+    CHECK_OK(shc_arena_post(&arena, ref, &parcel));
+    const uint64_t w = parcel.word;
+    const shc_arena_parcel_t wrong[] = {
+        {w, FIX_PARTICIPANTS, parcel.record},
+        {w, UINT32_MAX, parcel.record},
+        {w, parcel.index, parcel.record + 1},
+        {w, parcel.index, UINT32_MAX},
+        {w & ~SHC_ARENA_PARCEL, parcel.index, parcel.record},
+        {w | SHC_ARENA_LEAVING, parcel.index, parcel.record},
+        {SHC_ARENA_PARCEL, parcel.index, parcel.record},
+        {(w & ~SHC_ARENA_REF_MASK) | own, parcel.index, parcel.record}, /* a block that is not lent */
+        {(w & ~SHC_ARENA_REF_MASK) | (ref + 1), parcel.index, parcel.record},
+        {w | SHC_ARENA_REF_MASK, parcel.index, parcel.record},
+    };
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(wrong); i++) {
+        CHECK_EQ(shc_arena_collect(&arena, &wrong[i], &record), SHC_E_STALE);
+        CHECK_EQ(shc_arena_recall(&arena, &wrong[i]), SHC_E_STALE);
+    }
+    CHECK_EQ(shc_arena_post(&arena, ref | SHC_ARENA_PARCEL, &parcel), SHC_E_STALE);
+    CHECK_EQ(shc_arena_hold(&arena, w, &record), SHC_E_STALE);
+    CHECK_EQ(stats().parcels, 1);
+    CHECK_EQ(stats().records, 2);
+    CHECK_EQ(state_of(own), SHC_ARENA_OWNED);
+    tear_down();
+}
+
+TEST(holdings_tell_who_has_what)
+{
+    other_t other;
+    shc_arena_holding_t h[FIX_PARTICIPANTS];
+    shc_arena_parcel_t parcel;
+    uint32_t record;
+    set_up();
+    join_other(&other);
+    uint32_t me = seg.index, they = other.seg.index;
+    shc_ref_t small = allocate(64), large = allocate(70000), run;
+    CHECK_OK(shc_arena_allocate(&other.arena, 65536, &run));
+    CHECK_OK(shc_arena_lend(&arena, small, &record));
+    CHECK_OK(shc_arena_post(&arena, small, &parcel));
+    CHECK_OK(shc_arena_holdings(&arena, h));
+    CHECK_EQ(h[me].blocks, 1); /* what is in its magazine does not count */
+    CHECK_EQ(h[me].bytes, 2 << 16);
+    CHECK_EQ(h[me].shared, 1);
+    CHECK_EQ(h[me].parcels, 1);
+    CHECK_EQ(h[they].blocks, 1);
+    CHECK_EQ(h[they].bytes, 1 << 16);
+    CHECK_EQ(h[they].shared + h[they].parcels, 0);
+    CHECK_OK(shc_arena_collect(&other.arena, &parcel, &record));
+    CHECK_OK(shc_arena_release(&arena, large));
+    CHECK_OK(shc_arena_holdings(&arena, h));
+    CHECK_EQ(h[me].blocks + h[me].bytes + h[me].parcels, 0);
+    CHECK_EQ(h[they].shared, 1);
+    leave_other(&other);
     tear_down();
 }
 
