@@ -363,8 +363,8 @@ uint32_t shc_arena_recall_all(shc_arena_t *arena);
 
 /* ---- all of it ---- */
 
-/* Empties this process's magazines and gives free memory back to the system, but for the lowest `keep` bytes, rounded up
- * to pages. Returns how much. */
+/* Empties this process's magazines and gives free memory back to the system, but for the lowest `keep` bytes, rounded
+ * up to pages. Returns how much. */
 uint64_t shc_arena_cleanup(shc_arena_t *arena, uint64_t keep);
 
 typedef struct shc_arena_class_stats {
@@ -397,6 +397,9 @@ typedef struct shc_arena_holding {
 
 /* For each participant, hints while others work. SHC_E_CORRUPT. */
 SHC_MUST_USE int shc_arena_holdings(shc_arena_t *arena, shc_arena_holding_t *out);
+
+/* Blocks of just so many pages: in use, and how many the free runs have room for. Hints while others work. */
+void shc_arena_count_runs(shc_arena_t *arena, uint32_t pages, uint64_t *used, uint64_t *free);
 
 /* Hints while others work. SHC_E_CORRUPT. */
 SHC_MUST_USE int shc_arena_stats(shc_arena_t *arena, shc_arena_stats_t *out);

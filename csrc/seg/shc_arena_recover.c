@@ -214,6 +214,21 @@ shc_arena_stats(shc_arena_t *a, shc_arena_stats_t *out)
     return 0;
 }
 
+void
+shc_arena_count_runs(shc_arena_t *a, uint32_t pages, uint64_t *used, uint64_t *free)
+{
+    uint32_t frontier = shc_arena__frontier(a), length;
+    *used = *free = 0;
+    for (uint32_t page = 0; page < frontier && pages != 0; page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+        bool run = shc_arena__step(word, frontier - page, &length) && shc_arena_kind_of(word) == SHC_ARENA_RUN;
+        if (run && shc_arena__is_free_run(word))
+            *free += length / pages;
+        else if (run)
+            *used += length == pages;
+    }
+}
+
 /* ---- who holds what ---- */
 
 static void

@@ -1244,6 +1244,24 @@ TEST(parcels_that_cannot_be_are_stale)
     tear_down();
 }
 
+TEST(runs_are_counted_by_their_length)
+{
+    uint64_t used, free;
+    shc_arena_geometry_t g = usual;
+    g.initial = 16;
+    set_up_with(g);
+    shc_ref_t a = allocate(3 << 16), b = allocate(3 << 16), c = allocate(2 << 16);
+    shc_arena_count_runs(&arena, 3, &used, &free);
+    CHECK_EQ(used, 2);
+    CHECK_EQ(free, 2); /* of 8 pages */
+    shc_arena_count_runs(&arena, 0, &used, &free);
+    CHECK_EQ(used + free, 0);
+    CHECK_OK(shc_arena_release(&arena, a));
+    CHECK_OK(shc_arena_release(&arena, b));
+    CHECK_OK(shc_arena_release(&arena, c));
+    tear_down();
+}
+
 TEST(holdings_tell_who_has_what)
 {
     other_t other;
