@@ -3,7 +3,7 @@
 import atexit as _atexit
 
 from . import _core
-from ._core import RingBufferChannel, SharedMemoryBuffer, SharedObject
+from ._core import Block, BufferPool, MemoryPool, RingBufferChannel, SharedMemoryBuffer, SharedObject
 from ._errors import (
     BusyError,
     CorruptedError,
@@ -20,13 +20,15 @@ from ._errors import (
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
 if TYPE_CHECKING:
-    from ._stats import BufferHeader, BufferStats, Participant, RingStats
+    from ._stats import BufferHeader, BufferStats, Participant, PoolStats, RingStats, SizeClassInfo
 del TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Block",
     "BufferHeader",
+    "BufferPool",
     "BufferStats",
     "BusyError",
     "CorruptedError",
@@ -36,14 +38,17 @@ __all__ = [
     "Full",
     "LaggedError",
     "LayoutError",
+    "MemoryPool",
     "MessageTooLargeError",
     "NotEncodableError",
     "Participant",
+    "PoolStats",
     "RingBufferChannel",
     "RingStats",
     "SharedMemoryBuffer",
     "SharedObject",
     "ShutDown",
+    "SizeClassInfo",
 ]
 
 _atexit.register(_core._close_all)
@@ -51,7 +56,7 @@ _atexit.register(_core._close_all)
 
 def __getattr__(name: str) -> object:
     # Seldom needed, and dataclasses are slow to import.
-    if name in ("BufferHeader", "BufferStats", "Participant", "RingStats"):
+    if name in ("BufferHeader", "BufferStats", "Participant", "PoolStats", "RingStats", "SizeClassInfo"):
         from . import _stats
 
         return getattr(_stats, name)

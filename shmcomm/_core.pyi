@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, Self, SupportsIndex, TypeAlias, TypeV
 
 from typing_extensions import disjoint_base
 
-from ._stats import BufferHeader, BufferStats, RingStats
+from ._stats import BufferHeader, BufferStats, PoolStats, RingStats, SizeClassInfo
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
@@ -180,6 +180,124 @@ class RingBufferChannel(SharedObject, Generic[_T]):
     def __next__(self) -> _T: ...
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+@disjoint_base
+class MemoryPool(SharedObject):
+    def __new__(
+        cls,
+        *,
+        initial_size: SupportsIndex = 1048576,
+        max_size: SupportsIndex = 104857600,
+        growth_factor: float = 2.0,
+        cleanup_interval: float | None = 60.0,
+        name: str | None = None,
+        mode: SupportsIndex = 0o600,
+        persist: bool = False,
+        directory: _Directory = None,
+        max_participants: SupportsIndex = 128,
+    ) -> Self: ...
+    @classmethod
+    def attach(
+        cls, name: str, *, timeout: _Number = 0, directory: _Directory = None, foreign: bool = False
+    ) -> Self: ...
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        initial_size: SupportsIndex = 1048576,
+        max_size: SupportsIndex = 104857600,
+        growth_factor: float = 2.0,
+        cleanup_interval: float | None = 60.0,
+        mode: SupportsIndex = 0o600,
+        persist: bool = False,
+        directory: _Directory = None,
+        max_participants: SupportsIndex = 128,
+    ) -> Self: ...
+    @classmethod
+    def _rebuild(cls, name: str, namespace: str, directory: str, /) -> Self: ...
+    @property
+    def total_allocated(self) -> int: ...
+    @property
+    def pool_count(self) -> int: ...
+    @property
+    def max_size(self) -> int: ...
+    def allocate(self, size: SupportsIndex, /) -> Block: ...
+    def release(self, block: Block, /) -> None: ...
+    def get_pool(self, size: SupportsIndex, /) -> SizeClassInfo: ...
+    def cleanup(self, *, parcels: bool = False) -> int: ...
+    def stats(self) -> PoolStats: ...
+    def _tend(self) -> bool: ...
+
+@disjoint_base
+class BufferPool(SharedObject):
+    def __new__(
+        cls,
+        max_pool_size: SupportsIndex = 1000,
+        *,
+        initial_size: SupportsIndex = 1048576,
+        max_size: SupportsIndex = 104857600,
+        growth_factor: float = 2.0,
+        cleanup_interval: float | None = 60.0,
+        name: str | None = None,
+        mode: SupportsIndex = 0o600,
+        persist: bool = False,
+        directory: _Directory = None,
+        max_participants: SupportsIndex = 128,
+    ) -> Self: ...
+    @classmethod
+    def attach(
+        cls, name: str, *, timeout: _Number = 0, directory: _Directory = None, foreign: bool = False
+    ) -> Self: ...
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        max_pool_size: SupportsIndex = 1000,
+        *,
+        initial_size: SupportsIndex = 1048576,
+        max_size: SupportsIndex = 104857600,
+        growth_factor: float = 2.0,
+        cleanup_interval: float | None = 60.0,
+        mode: SupportsIndex = 0o600,
+        persist: bool = False,
+        directory: _Directory = None,
+        max_participants: SupportsIndex = 128,
+    ) -> Self: ...
+    @classmethod
+    def _rebuild(cls, name: str, namespace: str, directory: str, /) -> Self: ...
+    @property
+    def total_buffers(self) -> int: ...
+    @property
+    def pool_sizes(self) -> dict[int, int]: ...
+    @property
+    def max_pool_size(self) -> int: ...
+    def get_buffer(self, size: SupportsIndex, /) -> Block: ...
+    def return_buffer(self, buf: Block, /) -> None: ...
+    def clear(self) -> None: ...
+    def cleanup(self, *, parcels: bool = False) -> int: ...
+    def stats(self) -> PoolStats: ...
+    def _tend(self) -> bool: ...
+
+@final
+class Block:
+    @classmethod
+    def attach(cls, handle: tuple[Any, ...], /) -> Self: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def handle(self) -> tuple[Any, ...]: ...
+    @property
+    def released(self) -> bool: ...
+    def release(self) -> None: ...
+    def __len__(self) -> int: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+        def __release_buffer__(self, buffer: memoryview, /) -> None: ...
 
 @final
 class Lease:

@@ -98,7 +98,16 @@ def test_what_is_lost_survives_pickling():
 
 @pytest.mark.parametrize(
     "kind",
-    [shmcomm.SharedObject, shmcomm.RingBufferChannel, shmcomm.SharedMemoryBuffer, _core.Lease, _core.Reservation],
+    [
+        shmcomm.SharedObject,
+        shmcomm.RingBufferChannel,
+        shmcomm.SharedMemoryBuffer,
+        shmcomm.MemoryPool,
+        shmcomm.BufferPool,
+        shmcomm.Block,
+        _core.Lease,
+        _core.Reservation,
+    ],
     ids=lambda k: k.__name__,
 )
 def test_types_are_said_to_be_public(kind):

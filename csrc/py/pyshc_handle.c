@@ -57,6 +57,23 @@ list_remove(pyshc_handle_t *h)
     unlock_list(h->st);
 }
 
+pyshc_handle_t *
+pyshc_handle_find(pyshc_state_t *st, const pyshc_kind_t *kind, uint64_t key)
+{
+    pyshc_handle_t *found = NULL;
+#ifdef Py_GIL_DISABLED
+    /* One in the list may be about to go, and a reference to it cannot be had safely: who asks attaches by name. */
+    (void)st, (void)kind, (void)key;
+#else
+    lock_list(st);
+    for (pyshc_handle_t *h = st->handles; h != NULL && found == NULL; h = h->next)
+        if (h->kind == kind && shc_a32_load_relaxed(&h->closed) == 0 && h->shared->seg.id.key == key)
+            found = (pyshc_handle_t *)Py_NewRef((PyObject *)h);
+    unlock_list(st);
+#endif
+    return found;
+}
+
 /* ---- errors in the words of the user ---- */
 
 static const char *
@@ -213,6 +230,11 @@ pyshc_handle_create(pyshc_handle_t *h, const pyshc_kind_t *kind, const pyshc_cre
 {
     if (!parse_creation(c, args))
         return false;
+    int laid_out = kind->lay_out != NULL ? kind->lay_out(args) : 0;
+    if (laid_out != 0) {
+        pyshc_raise(h->st, laid_out, "%s", type_name(h));
+        return false;
+    }
     PyObject *namespace = pyshc_place_namespace();
     PyObject *name = c->name == NULL || c->name == Py_None ? pyshc_place_random_name() : Py_NewRef(c->name);
     bool done = namespace != NULL && name != NULL && create_at(h, kind, args, name, namespace, c->directory, exists);

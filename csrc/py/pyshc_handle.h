@@ -13,7 +13,8 @@ typedef struct pyshc_kind {
     const shc_seg_spec_t *spec;
     void (*init)(shc_seg_t *);
     void (*bind)(pyshc_shared_t *);
-    void (*wake)(pyshc_shared_t *); /* every waiter, because a handle closes; may be NULL */
+    void (*wake)(pyshc_shared_t *);          /* every waiter, because a handle closes; may be NULL */
+    int (*lay_out)(shc_seg_create_args_t *); /* what must be reserved for so many participants; may be NULL */
 } pyshc_kind_t;
 
 struct pyshc_handle {
@@ -67,6 +68,9 @@ bool pyshc_handle_agrees(pyshc_handle_t *h, const pyshc_creation_t *creation);
 void pyshc_handle_disagree(pyshc_handle_t *h, const char *option, PyObject *there, PyObject *asked);
 
 void pyshc_handle_close(pyshc_handle_t *h);
+
+/* An open handle of this interpreter to the segment of that kind and key, or NULL (without an exception). */
+pyshc_handle_t *pyshc_handle_find(pyshc_state_t *st, const pyshc_kind_t *kind, uint64_t key);
 
 /* Slow halves. */
 bool pyshc_handle_refuse_closed(pyshc_handle_t *h);

@@ -19,6 +19,7 @@
 #include "py/pyshc_mutex.h" /* first: Python.h chooses the system's feature macros */
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_pool.h"
 #include "ds/shc_ring.h"
 #include "sync/shc_pace.h"
 
@@ -42,7 +43,10 @@ typedef struct pyshc_shared {
     union {
         shc_ring_t ring;
         shc_buffer_t buffer;
+        shc_pool_t *pool; /* behind this struct: it is larger than all others together; send_lock is its lock */
     };
+    void (*rejoined)(struct pyshc_shared *); /* set by bind, or NULL: a forked child is a participant of its own now */
+    void (*leaving)(struct pyshc_shared *);  /* the same: gives back what this participant holds */
     /* producer's end of this process */
     pyshc_mutex_t send_lock;
     pyshc_spin_t send_spin;

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_pool.h"
 #include "ds/shc_ring.h"
 #include "seg/shc_arena.h"
 #include "seg/shc_seg.h"
