@@ -20,6 +20,7 @@ typedef struct plan {
     uint32_t cached; /* blocks of 64 bytes that the victim has in its magazine */
     uint64_t size;   /* of the block that the operation is about */
     uint32_t joined; /* pages of a run that the peer made of single ones and released: its inner words name the peer */
+    uint8_t made;    /* slabs of its class that the victim has made: it makes more of them at a time */
     bool own;        /* the victim owns it */
     bool lent;       /* the peer has lent it */
     bool held;       /* the victim holds it, too */
@@ -179,6 +180,7 @@ prepare(crash_party_t *victim, const crash_case_t *c)
     victim->seg.fd = facts.seg.fd;
     victim->seg.dev = facts.seg.dev;
     victim->seg.ino = facts.seg.ino;
+    a->made[shc_arena_class_of(plan->size) % SHC_ARENA_CLASSES] = plan->made;
     *own_ref = plan->own ? make(a, plan->size) : SHC_ARENA_NOTHING;
     shc_ref_t refs[REFS];
     for (uint32_t i = 0; i < plan->cached; i++)
@@ -491,6 +493,7 @@ TEST_LIMIT(small_blocks, 600)
         CASE("allocate from the magazine", act_allocate, .blocks = 4, .cached = 3, .size = 64),
         CASE("allocate, refill by hint bits", act_allocate, .blocks = 9, .size = 64),
         CASE("allocate, a new slab", act_allocate, .blocks = 2, .size = 1024),
+        CASE("allocate, several new slabs", act_allocate, .runs = 6, .size = 1024, .made = 10),
         CASE("release to the magazine", act_release, .blocks = 4, .size = 64, .own = true),
         CASE("release to a full magazine", act_release, .blocks = 4, .cached = 14, .size = 64, .own = true),
         CASE("attach, take, release", act_attach_and_take, .blocks = 4, .size = 64, .own = true),
