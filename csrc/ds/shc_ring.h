@@ -260,6 +260,13 @@ shc_ring__read_record(const shc_ring_t *ring, uint64_t head, shc_ring_message_t 
     return 0;
 }
 
+/* Whether front will look at the producer's line. */
+static SHC_ALWAYS_INLINE bool
+shc_ring_must_look(const shc_ring_t *ring)
+{
+    return ring->read.position == ring->run_end;
+}
+
 /* The oldest message not yet taken. */
 SHC_MUST_USE static SHC_ALWAYS_INLINE int
 shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg)
@@ -267,7 +274,7 @@ shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg)
     if (SHC_UNLIKELY(shc_a32_load_relaxed(&ring->shm->shutdown) & SHC_RING_IMMEDIATE))
         return SHC_SHUTDOWN;
     for (;;) {
-        int r = SHC_UNLIKELY(ring->read.position == ring->run_end) ? shc_ring__find_run(ring) : 0;
+        int r = SHC_UNLIKELY(shc_ring_must_look(ring)) ? shc_ring__find_run(ring) : 0;
         if (SHC_UNLIKELY(r != 0))
             return r;
         uint64_t head = shc_racy_u64(shc_ring_record_at(ring, ring->read.position));
@@ -277,13 +284,6 @@ shc_ring_front(shc_ring_t *ring, shc_ring_message_t *msg)
         if (r != 0)
             return r;
     }
-}
-
-/* Whether front will look at the producer's line. */
-static SHC_ALWAYS_INLINE bool
-shc_ring_must_look(const shc_ring_t *ring)
-{
-    return ring->read.position == ring->run_end;
 }
 
 /* Messages known to be there and not taken. */

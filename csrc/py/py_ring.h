@@ -52,7 +52,7 @@ pyshc_ring_enter_quickly(pyshc_handle_t *h, int end)
            SHC_LIKELY(!pyshc_mark_load(&h->closed)) && pyshc_mutex_try(pyshc_ring_mutex(h->shared, end));
 }
 
-/* Ends the use of an end; does what releases of views by this thread had to put off. True: notify `space`. */
+/* Ends the use of an end. */
 static SHC_ALWAYS_INLINE void
 pyshc_ring_leave_send(pyshc_shared_t *shared)
 {
@@ -61,6 +61,7 @@ pyshc_ring_leave_send(pyshc_shared_t *shared)
 
 void pyshc_ring_release_deferred(pyshc_shared_t *shared);
 
+/* Does first what releases of views by this thread had to put off. */
 static SHC_ALWAYS_INLINE void
 pyshc_ring_leave_receive(pyshc_shared_t *shared)
 {
@@ -72,7 +73,6 @@ pyshc_ring_leave_receive(pyshc_shared_t *shared)
 extern const pyshc_kind_t pyshc_ring_kind;
 
 /* Moving messages: py_ring_send.c, py_ring_receive.c, py_ring_lease.c. */
-extern PyMethodDef pyshc_ring_send_methods[];
 PyObject *pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *pyshc_ring_try_send(PyObject *self, PyObject *obj);
 PyObject *pyshc_ring_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

@@ -151,12 +151,18 @@ raise_errno(int status, const char *what)
     return PyErr_SetFromErrnoWithFilename(PyExc_OSError, what);
 }
 
+/* What the caller says, else the one of this process. */
+static PyObject *
+chosen_namespace(PyObject *arg)
+{
+    return arg != NULL && arg != Py_None ? Py_NewRef(arg) : pyshc_place_namespace();
+}
+
 static bool
 open_place(PyObject *directory_arg, PyObject *namespace_arg, char prefix[PYSHC_PREFIX_SIZE], char **directory,
            int *dir_fd)
 {
-    PyObject *namespace =
-        namespace_arg != NULL && namespace_arg != Py_None ? Py_NewRef(namespace_arg) : pyshc_place_namespace();
+    PyObject *namespace = chosen_namespace(namespace_arg);
     bool fine =
         namespace != NULL && pyshc_place_check_namespace(namespace) && pyshc_place_directory(directory_arg, directory);
     if (fine) {
@@ -234,7 +240,7 @@ remove_segment(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     int dir_fd = -1;
     if (!pyshc_parse("remove_segment", args, nargs, kwnames, names, 4, 4, 1, v) || !pyshc_parse_flag(v[2], &force))
         return NULL;
-    PyObject *namespace = v[3] != NULL && v[3] != Py_None ? Py_NewRef(v[3]) : pyshc_place_namespace();
+    PyObject *namespace = chosen_namespace(v[3]);
     if (namespace == NULL || !pyshc_place_resolve(v[0], namespace, v[1], &place)) {
         Py_XDECREF(namespace);
         return NULL;
