@@ -190,6 +190,28 @@ fuzz_pristine(fuzz_dir_t *dir, const shc_seg_spec_t *spec, uint8_t bytes[FUZZ_SI
     shc_seg_unmap(&seg);
 }
 
+/* A segment of one kind as it was made, before each input. */
+typedef struct fuzz_subject {
+    bool ready;
+    fuzz_dir_t dir;
+    fuzz_image_t image;
+    uint8_t pristine[FUZZ_SIZE];
+} fuzz_subject_t;
+
+/* The first time makes it, which lasts until the process ends. */
+static inline void
+fuzz_restart(fuzz_subject_t *subject, const shc_seg_spec_t *spec)
+{
+    if (!subject->ready) {
+        fuzz_dir_open(&subject->dir);
+        fuzz_pristine(&subject->dir, spec, subject->pristine);
+        fuzz_dir_close(&subject->dir);
+        subject->image = fuzz_image_new(FUZZ_SIZE);
+        subject->ready = true;
+    }
+    memcpy(subject->image.base, subject->pristine, FUZZ_SIZE);
+}
+
 /* ---- hostile writes ---- */
 
 static inline void

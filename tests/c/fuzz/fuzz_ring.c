@@ -5,29 +5,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct {
-    bool ready;
-    fuzz_dir_t dir;
-    fuzz_image_t image;
-    uint8_t pristine[FUZZ_SIZE];
-} all;
-
-static void
-tear_down(void)
-{
-    fuzz_image_free(&all.image);
-}
-
-static void
-set_up(void)
-{
-    all.ready = true;
-    fuzz_dir_open(&all.dir);
-    fuzz_pristine(&all.dir, &shc_ring_spec, all.pristine);
-    fuzz_dir_close(&all.dir);
-    all.image = fuzz_image_new(FUZZ_SIZE);
-    (void)atexit(tear_down);
-}
+static fuzz_subject_t subject;
 
 /* Cursors that have gone far, so that wraps are near. */
 static void
@@ -44,10 +22,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     fuzz_input_t in = {data, size};
     fuzz_ring_t f;
-    if (!all.ready)
-        set_up();
-    memcpy(all.image.base, all.pristine, FUZZ_SIZE);
-    if (!fuzz_ring_open(&f, &all.image, &all.dir.self))
+    fuzz_restart(&subject, &shc_ring_spec);
+    if (!fuzz_ring_open(&f, &subject.image, &subject.dir.self))
         abort(); /* nothing is hostile yet */
     uint64_t how = fuzz_take(&in, 2);
     if (how != 0)
@@ -55,7 +31,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (unsigned i = 0; i < OPS_MAX && in.left > 0; i++) {
         unsigned op = (unsigned)fuzz_take(&in, 1);
         if (op >= 192)
-            fuzz_mutate(&in, all.image.base, FUZZ_SIZE);
+            fuzz_mutate(&in, subject.image.base, FUZZ_SIZE);
         else
             fuzz_ring_op(&f, op, fuzz_take(&in, op % FUZZ_RING_OPS == 3 ? 3 : 1));
     }
