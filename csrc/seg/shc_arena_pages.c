@@ -362,6 +362,18 @@ give_run_back(shc_arena_t *a, uint32_t page, uint64_t seen)
     return true;
 }
 
+/* Cuts a free run, so that it is no longer than `keep` bytes, rounded up; *length: as long as it is then. */
+static void
+cut_run(shc_arena_t *a, uint32_t page, uint64_t seen, uint64_t keep, uint32_t *length)
+{
+    uint64_t n = (keep >> a->g.page_shift) + ((keep & ((UINT64_C(1) << a->g.page_shift) - 1)) != 0);
+    if (n >= *length || !claim_run(a, page, seen, length))
+        return;
+    trim(a, page, *length, (uint32_t)n);
+    *length = (uint32_t)n;
+    shc_arena__free_pages(a, page, (uint32_t)n, generation_at(a, page));
+}
+
 uint64_t
 shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
 {
@@ -372,9 +384,11 @@ shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
         bool sound = shc_arena__walk(a, word, page, &frontier, &length);
-        uint64_t bytes = (uint64_t)length << a->g.page_shift;
         if (!sound || !shc_arena__is_free_run(word))
             continue;
+        if (kept < keep)
+            cut_run(a, page, word, keep - kept, &length);
+        uint64_t bytes = (uint64_t)length << a->g.page_shift;
         if (kept < keep)
             kept += bytes;
         else if (give_run_back(a, page, word))

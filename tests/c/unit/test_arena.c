@@ -609,7 +609,9 @@ TEST(memory_goes_back_to_the_system)
     large = allocate(64 << 16); /* and comes back */
     memset(shc_arena_at(&arena, large), 1, 64 << 16);
     CHECK_OK(shc_arena_release(&arena, large));
-    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 0); /* one run: what is kept is not cut */
+    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 54 << 16); /* one run: it is cut */
+    CHECK_EQ(stats().bytes_backed, 10 << 16);
+    CHECK_EQ(shc_arena_cleanup(&arena, (4 << 16) - 1), 6 << 16);
 #endif
     tear_down();
 }
