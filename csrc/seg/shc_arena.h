@@ -146,6 +146,7 @@
  *   post, record written              the message holds  sweep of the sender
  *   collect, both records             two holders        sweep of the receiver; the sender's record stays as that of a
  *                                                        message which was never collected
+ *   unpost, anywhere                  as drop            sweep of the sender; of several messages each is one drop
  *   drop, record LEAVING              nobody counts it   sweep drops again
  *   drop, CLOSING(dead)               the record LEAVING sweep closes as its own; meanwhile hold and drop of others
  *                                                        take the word over
@@ -355,6 +356,9 @@ SHC_MUST_USE int shc_arena_collect(shc_arena_t *arena, shc_ref_t ref, uint64_t t
 /* By the sender, of a message that will not be sent. SHC_E_STALE: it was collected. */
 SHC_MUST_USE int shc_arena_unpost(shc_arena_t *arena, shc_ref_t ref, uint64_t ticket);
 
+/* The same of all that this process has posted and nobody has collected; returns how many. */
+uint32_t shc_arena_unpost_all(shc_arena_t *arena);
+
 /* ---- all of it ---- */
 
 /* Empties this process's magazines and gives free memory back to the system, but for the lowest `keep` bytes, rounded
@@ -376,12 +380,27 @@ typedef struct shc_arena_stats {
     uint64_t bytes_free;    /* of free runs */
     uint64_t bytes_largest; /* of the largest piece that could be allocated: free, or still to be had */
     uint64_t runs;          /* in use */
-    uint64_t records;       /* in use */
+    uint64_t records;       /* in use, posted ones included */
+    uint64_t posted;        /* of those: for messages that nobody has collected */
     uint32_t fragmentation; /* percent of what is not used that does not lie in that piece */
 } shc_arena_stats_t;
 
 /* Hints while others work. SHC_E_CORRUPT: what no correct process writes, however many of them are at work. */
 SHC_MUST_USE int shc_arena_stats(shc_arena_t *arena, shc_arena_stats_t *out);
+
+/* Blocks of just so many pages: in use, and how many the free runs have room for. As stats. */
+SHC_MUST_USE int shc_arena_count_runs(shc_arena_t *arena, uint32_t pages, uint64_t *used, uint64_t *free);
+
+/* What one participant has. */
+typedef struct shc_arena_holding {
+    uint64_t blocks; /* its own, magazines not counted */
+    uint64_t bytes;  /* of those */
+    uint64_t shared; /* blocks that others may hold, too */
+    uint64_t posted; /* messages with a block that nobody has collected */
+} shc_arena_holding_t;
+
+/* For each participant of the segment. As stats. */
+SHC_MUST_USE int shc_arena_holdings(shc_arena_t *arena, shc_arena_holding_t *out);
 
 /* Read-only walk over everything: 0 or SHC_E_CORRUPT. Nobody may be at work; the dead may have left things. */
 SHC_MUST_USE int shc_arena_check(shc_arena_t *arena);

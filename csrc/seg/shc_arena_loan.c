@@ -292,3 +292,14 @@ shc_arena_unpost(shc_arena_t *a, shc_ref_t ref, uint64_t ticket)
         return SHC_E_STALE;
     return drop_record(a, (uint32_t)(ticket >> TICKET_RECORD_SHIFT & 0xffff), posted_word(ref, ticket));
 }
+
+uint32_t
+shc_arena_unpost_all(shc_arena_t *a)
+{
+    uint32_t n = shc_arena__records(a, a->seg->index), unposted = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t word = shc_a64_load_relaxed(shc_arena__record(a, a->seg->index, k));
+        unposted += (word & SHC_ARENA_POSTED) != 0 && drop_record(a, k, word) == 0;
+    }
+    return unposted;
+}

@@ -188,8 +188,11 @@ add_up(const shc_arena_t *a, shc_arena_stats_t *out)
         for (uint32_t c = 0; c < a->classes; c++)
             out->class[c].cached += shc_a8_load_relaxed(&a->parties[i].cached[c]);
         uint32_t n = shc_arena__records(a, i);
-        for (uint32_t k = 0; k < n; k++)
-            out->records += shc_a64_load_relaxed(shc_arena__record(a, i, k)) != 0;
+        for (uint32_t k = 0; k < n; k++) {
+            uint64_t word = shc_a64_load_relaxed(shc_arena__record(a, i, k));
+            out->records += word != 0;
+            out->posted += (word & SHC_ARENA_POSTED) != 0;
+        }
     }
     for (uint32_t c = 0; c < a->classes; c++) {
         shc_arena_class_stats_t *s = &out->class[c];
@@ -218,6 +221,87 @@ shc_arena_stats(shc_arena_t *a, shc_arena_stats_t *out)
     }
     add_to_piece(&piece, (uint64_t)(a->g.pages - frontier) << a->g.page_shift, out);
     add_up(a, out);
+    return 0;
+}
+
+int
+shc_arena_count_runs(shc_arena_t *a, uint32_t pages, uint64_t *used, uint64_t *free)
+{
+    uint32_t frontier = shc_arena__frontier(a), length;
+    *used = *free = 0;
+    for (uint32_t page = 0; page < frontier && pages != 0; page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+        if (!shc_arena__walk(a, word, page, &frontier, &length))
+            return SHC_E_CORRUPT;
+        if (shc_arena__is_free_run(word))
+            *free += length / pages;
+        else if (shc_arena_kind_of(word) == SHC_ARENA_RUN)
+            *used += length == pages;
+    }
+    return 0;
+}
+
+/* ---- who holds what ---- */
+
+static void
+add_owned(const shc_arena_t *a, uint32_t word, uint64_t bytes, shc_arena_holding_t *out)
+{
+    uint32_t owner = shc_arena_owner_of(word);
+    if (shc_arena_state_of(word) != SHC_ARENA_OWNED || owner == 0 || owner > a->g.participants)
+        return;
+    out[owner - 1].blocks++;
+    out[owner - 1].bytes += bytes;
+}
+
+static void
+add_page(const shc_arena_t *a, uint32_t page, uint64_t word, uint32_t length, shc_arena_holding_t *out)
+{
+    uint32_t class = shc_arena_length_of(word);
+    if (shc_arena_kind_of(word) == SHC_ARENA_RUN)
+        add_owned(a, shc_arena_upper_of(word), (uint64_t)length << a->g.page_shift, out);
+    if (!shc_arena__is_open_slab(word) || class >= a->classes)
+        return;
+    const shc_a32_t *states = shc_arena__states(a, page, class);
+    for (uint32_t i = 0; i < a->class[class].count; i++)
+        add_owned(a, shc_a32_load_relaxed(&states[i]), shc_arena_class_size(class), out);
+}
+
+static void
+add_records(const shc_arena_t *a, uint32_t index, shc_arena_holding_t *out)
+{
+    uint32_t n = shc_arena__records(a, index);
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t word = shc_a64_load_relaxed(shc_arena__record(a, index, k));
+        out->posted += (word & SHC_ARENA_POSTED) != 0;
+        out->shared += word != 0 && (word & SHC_ARENA_POSTED) == 0;
+    }
+}
+
+static void
+leave_out_cached(const shc_arena_t *a, uint32_t index, shc_arena_holding_t *out)
+{
+    for (uint32_t c = 0; c < a->classes; c++) {
+        uint64_t cached = shc_a8_load_relaxed(&a->parties[index].cached[c]), bytes = cached * shc_arena_class_size(c);
+        out->blocks -= cached < out->blocks ? cached : out->blocks; /* it is a hint */
+        out->bytes -= bytes < out->bytes ? bytes : out->bytes;
+    }
+}
+
+int
+shc_arena_holdings(shc_arena_t *a, shc_arena_holding_t *out)
+{
+    uint32_t frontier = shc_arena__frontier(a), length;
+    memset(out, 0, a->g.participants * sizeof *out);
+    for (uint32_t page = 0; page < frontier; page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+        if (!shc_arena__walk(a, word, page, &frontier, &length))
+            return SHC_E_CORRUPT;
+        add_page(a, page, word, length, out);
+    }
+    for (uint32_t i = 0; i < a->g.participants; i++) {
+        add_records(a, i, &out[i]);
+        leave_out_cached(a, i, &out[i]);
+    }
     return 0;
 }
 

@@ -433,6 +433,18 @@ act_post_and_drop(crash_party_t *victim, const crash_case_t *c)
     (void)!shc_arena_unpost(arena_of(victim), facts.ref, ticket);
 }
 
+/* Two messages with one block, and the victim holds it no longer. */
+static void
+act_post_and_take_all_back(crash_party_t *victim, const crash_case_t *c)
+{
+    uint64_t ticket;
+    (void)c;
+    (void)!shc_arena_post(arena_of(victim), facts.ref, &ticket);
+    (void)!shc_arena_post(arena_of(victim), facts.ref, &ticket);
+    (void)!shc_arena_drop(arena_of(victim), facts.ref, held_record);
+    (void)shc_arena_unpost_all(arena_of(victim));
+}
+
 static void
 act_collect_and_drop(crash_party_t *victim, const crash_case_t *c)
 {
@@ -532,6 +544,8 @@ TEST_LIMIT(loans, 600)
          .act = act_drop,
          .check = check},
         CASE("post, drop, take the message back", act_post_and_drop, .size = 64, .lent = true, .held = true),
+        CASE("post twice, drop, take all back", act_post_and_take_all_back, .size = 64, .lent = true,
+             .held = true),
         CASE("collect a message and drop", act_collect_and_drop, .size = 64, .lent = true, .posted = true),
         CASE("collect a message with pages and drop", act_collect_and_drop, .size = 2 * PAGE, .lent = true,
              .posted = true),

@@ -108,6 +108,8 @@ operate(party_t *p, unsigned op, uint64_t argument)
 {
     shc_arena_t *a = &p->arena;
     shc_arena_stats_t stats;
+    shc_arena_holding_t holdings[4]; /* of as many participants */
+    uint64_t n[2];
     shc_ref_t *held = &p->held[argument % HELD];
     uint32_t *record = &p->record[argument % HELD];
     switch (op % 18) {
@@ -152,6 +154,8 @@ operate(party_t *p, unsigned op, uint64_t argument)
         (void)!shc_arena_stats(a, &stats);
         (void)!shc_arena_check(a);
         (void)shc_arena_names(a, (uint32_t)(argument % 4));
+        (void)!shc_arena_holdings(a, holdings);
+        (void)!shc_arena_count_runs(a, (uint32_t)(argument >> 8) % 8, &n[0], &n[1]);
         break;
     case 15:
         (void)!shc_arena_post(a, *held, &all.ticket);
@@ -159,8 +163,10 @@ operate(party_t *p, unsigned op, uint64_t argument)
     case 16:
         if (argument & 0x100)
             (void)!shc_arena_collect(a, *held, argument & 0x200 ? argument : all.ticket, record);
-        else
+        else if (argument & 0x200)
             (void)!shc_arena_unpost(a, *held, all.ticket);
+        else
+            (void)shc_arena_unpost_all(a);
         break;
     default: /* a reference that somebody else made up */
         *held = argument & 1 ? argument : all.geometry.data / 16 + (argument >> 4) % (PAGES * 256);

@@ -1285,6 +1285,97 @@ TEST(an_old_message_of_the_last_holder_of_a_slot_leaves_the_next_ones_alone)
     tear_down();
 }
 
+TEST(the_sender_takes_back_what_nobody_has_collected)
+{
+    other_t other;
+    uint64_t ticket, of_large, of_other, collected;
+    uint32_t mine, of_mine, theirs;
+    set_up();
+    join_other(&other);
+    shc_ref_t ref = allocate(70), large = allocate(70000);
+    CHECK_EQ(shc_arena_unpost_all(&arena), 0);
+    CHECK_OK(shc_arena_lend(&arena, ref, &mine));
+    CHECK_OK(shc_arena_lend(&arena, large, &of_mine));
+    CHECK_OK(shc_arena_post(&arena, ref, &ticket));
+    CHECK_OK(shc_arena_post(&arena, ref, &collected));
+    CHECK_OK(shc_arena_post(&arena, large, &of_large));
+    CHECK_OK(shc_arena_drop(&arena, large, of_mine)); /* that message alone holds it */
+    CHECK_OK(shc_arena_collect(&other.arena, ref, collected, &theirs));
+    CHECK_OK(shc_arena_post(&other.arena, ref, &of_other));
+    CHECK_EQ(stats().posted, 3);
+    CHECK_EQ(stats().records, 5);
+    CHECK_EQ(shc_arena_unpost_all(&arena), 2); /* and none of the other's, nor its own hold */
+    CHECK_EQ(stats().posted, 1);
+    CHECK_EQ(stats().records, 3);
+    CHECK_EQ(shc_arena_collect(&other.arena, large, of_large, &of_mine), SHC_E_STALE);
+    CHECK_EQ(shc_arena_unpost(&arena, ref, ticket), SHC_E_STALE);
+    CHECK_OK(shc_arena_check(&arena));
+    CHECK_OK(shc_arena_drop(&arena, ref, mine));
+    CHECK_OK(shc_arena_drop(&other.arena, ref, theirs));
+    CHECK_EQ(state_of(ref), SHC_ARENA_LOANED);
+    CHECK_EQ(shc_arena_unpost_all(&other.arena), 1);
+    CHECK_EQ(stats().bytes_used, 0);
+    CHECK_EQ(arena.outstanding + other.arena.outstanding, 0);
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(runs_are_counted_by_their_length)
+{
+    uint64_t used, free;
+    shc_arena_geometry_t g = usual;
+    g.initial = 16;
+    set_up_with(g);
+    shc_ref_t a = allocate(3 << 16), b = allocate(3 << 16), c = allocate(2 << 16);
+    CHECK_OK(shc_arena_count_runs(&arena, 3, &used, &free));
+    CHECK_EQ(used, 2);
+    CHECK_EQ(free, 2); /* of 8 pages */
+    CHECK_OK(shc_arena_count_runs(&arena, 0, &used, &free));
+    CHECK_EQ(used + free, 0);
+    uint64_t word = page_word(3);
+    shc_a64_store_relaxed(&arena.words[3], 7);
+    CHECK_EQ(shc_arena_count_runs(&arena, 3, &used, &free), SHC_E_CORRUPT);
+    shc_a64_store_relaxed(&arena.words[3], word);
+    CHECK_OK(shc_arena_release(&arena, a));
+    CHECK_OK(shc_arena_release(&arena, b));
+    CHECK_OK(shc_arena_release(&arena, c));
+    tear_down();
+}
+
+TEST(holdings_tell_who_has_what)
+{
+    other_t other;
+    shc_arena_holding_t h[FIX_PARTICIPANTS];
+    uint64_t ticket;
+    uint32_t record;
+    set_up();
+    join_other(&other);
+    uint32_t me = seg.index, they = other.seg.index;
+    shc_ref_t small = allocate(64), large = allocate(70000), run;
+    CHECK_OK(shc_arena_allocate(&other.arena, 65536, &run));
+    CHECK_OK(shc_arena_lend(&arena, small, &record));
+    CHECK_OK(shc_arena_post(&arena, small, &ticket));
+    CHECK_OK(shc_arena_holdings(&arena, h));
+    CHECK_EQ(h[me].blocks, 1); /* what is in its magazine does not count */
+    CHECK_EQ(h[me].bytes, 2 << 16);
+    CHECK_EQ(h[me].shared, 1);
+    CHECK_EQ(h[me].posted, 1);
+    CHECK_EQ(h[they].blocks, 1);
+    CHECK_EQ(h[they].bytes, 1 << 16);
+    CHECK_EQ(h[they].shared + h[they].posted, 0);
+    CHECK_OK(shc_arena_collect(&other.arena, small, ticket, &record));
+    CHECK_OK(shc_arena_release(&arena, large));
+    CHECK_OK(shc_arena_holdings(&arena, h));
+    CHECK_EQ(h[me].blocks + h[me].bytes + h[me].posted, 0);
+    CHECK_EQ(h[they].shared, 1);
+    uint64_t word = page_word(0);
+    shc_a64_store_relaxed(&arena.words[0], 7);
+    CHECK_EQ(shc_arena_holdings(&arena, h), SHC_E_CORRUPT);
+    shc_a64_store_relaxed(&arena.words[0], word);
+    leave_other(&other);
+    tear_down();
+}
+
 TEST(records_run_out_and_come_back)
 {
     static uint32_t records[1000];
