@@ -26,6 +26,10 @@
  * and puts the block in the magazine of whoever releases it. What a killed process had there comes back with all else
  * it owned.
  *
+ * A class that runs dry again and again gets its slabs several at a time: so many per cent of those that this process
+ * has made of it since it last gave memory back as growth adds to the memory, from pages that are free. Then fewer of
+ * its blocks lie between the runs of others, and less is looked through before the next slab.
+ *
  * Runs. Page words are a chain: a run's word says how long it is, the words of the pages that it covers mean nothing
  * (but for their generation). So one store of one word splits (the new head is written first, OWNED and still covered),
  * joins (the covered head was claimed first) and commits. No lock protects this. Whoever needs n pages claims free runs
@@ -194,6 +198,7 @@ typedef struct shc_arena_geometry {
      (SHC_ARENA_CLASSES - SHC_ARENA_CLASSES_SMALL) * SHC_ARENA_DEPTH_LARGE)
 
 #define SHC_ARENA_RECIPROCAL 24
+#define SHC_ARENA_MADE_MAX 32u
 
 /* Blocks of a class in their slab, in units of 16 bytes. */
 typedef struct shc_arena_class {
@@ -222,6 +227,7 @@ typedef struct shc_arena {
     shc_arena_class_t class[SHC_ARENA_CLASSES];
     uint32_t slab[SHC_ARENA_CLASSES]; /* page + 1 that had free blocks last */
     uint8_t count[SHC_ARENA_CLASSES];
+    uint8_t made[SHC_ARENA_CLASSES]; /* slabs since memory was last given back, up to SHC_ARENA_MADE_MAX */
     shc_ref_t cache[SHC_ARENA_CACHE];
 } shc_arena_t;
 

@@ -381,6 +381,7 @@ shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
     uint32_t frontier = shc_arena__frontier(a), length;
     shc_arena__flush_all(a);
     shc_arena__empty_slabs(a);
+    memset(a->made, 0, sizeof a->made);
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
         bool sound = shc_arena__walk(a, word, page, &frontier, &length);

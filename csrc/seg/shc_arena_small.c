@@ -161,11 +161,11 @@ take_from_hints(shc_arena_t *a, uint32_t class)
 
 /* ---- a new slab ---- */
 
-/* The first blocks go to the magazine, the rest are FREE. The store of the page word makes it a slab. */
+/* The first `want` blocks go to the magazine, the rest are FREE. The store of the page word makes it a slab. */
 static void
-make_slab(shc_arena_t *a, uint32_t page, uint32_t class)
+make_slab(shc_arena_t *a, uint32_t page, uint32_t class, uint32_t want)
 {
-    uint32_t count = a->class[class].count, want = depth_of(class) / 2;
+    uint32_t count = a->class[class].count;
     uint32_t mine = want < count ? want : count;
     uint32_t generation = shc_arena__generation(shc_a64_load_relaxed(shc_arena__word(a, page)));
     shc_a64_t *bits = shc_arena__bits(a, page);
@@ -182,8 +182,20 @@ make_slab(shc_arena_t *a, uint32_t page, uint32_t class)
     for (uint32_t i = mine; i-- > 0;)
         cache(a, class, shc_arena__ref_of(a, page, class, i, generation));
     a->slab[class] = page + 1;
+    if (a->made[class] < SHC_ARENA_MADE_MAX)
+        a->made[class]++;
     if (mine < count)
         shc_arena__push_hint(&a->shm->slabs[class], page);
+}
+
+/* A slab of the class was just made: more of them, if it was not the first. */
+static void
+stock_up(shc_arena_t *a, uint32_t class)
+{
+    uint32_t page, more = (a->made[class] - 1u) * a->g.growth / 100;
+    more = more < SHC_ARENA_MADE_MAX ? more : SHC_ARENA_MADE_MAX;
+    while (more-- > 0 && shc_arena__take_free_pages(a, 1, &page) == 0)
+        make_slab(a, page, class, 0);
 }
 
 #define SCAN_SHORT 64u /* pages that are looked at before a new slab is made of a free one */
@@ -200,10 +212,12 @@ shc_arena__refill(shc_arena_t *a, uint32_t class)
         return 0;
     if (r == SHC_FULL)
         r = shc_arena__take_pages(a, 1, &page);
-    if (r == 0)
-        make_slab(a, page, class);
-    else if (take_from_any(a, class, shc_arena__frontier(a), true))
+    if (r == 0) {
+        make_slab(a, page, class, depth_of(class) / 2);
+        stock_up(a, class);
+    } else if (take_from_any(a, class, shc_arena__frontier(a), true)) {
         r = 0;
+    }
     return r;
 }
 

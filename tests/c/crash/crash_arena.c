@@ -21,6 +21,7 @@ typedef struct plan {
     uint64_t size;   /* of the block that the operation is about */
     uint32_t joined; /* pages of a run that the peer made of single ones and released: its inner words name the peer */
     bool bitless;    /* the first slab's hint bits are lost, and no page is free */
+    uint8_t made;    /* slabs of its class that the victim has made: it makes more of them at a time */
     bool own;        /* the victim owns it */
     bool lent;       /* the peer has lent it */
     bool posted;     /* and a message of the peer's holds it */
@@ -204,6 +205,7 @@ prepare(crash_party_t *victim, const crash_case_t *c)
     victim->seg.fd = facts.seg.fd;
     victim->seg.dev = facts.seg.dev;
     victim->seg.ino = facts.seg.ino;
+    a->made[shc_arena_class_of(plan->size) % SHC_ARENA_CLASSES] = plan->made;
     *own_ref = plan->own ? make(a, plan->size) : SHC_ARENA_NOTHING;
     fill_magazine(a, plan->cached);
     if (plan->held)
@@ -487,6 +489,7 @@ TEST_LIMIT(small_blocks, 600)
         CASE("allocate from the magazine", act_allocate, .blocks = 4, .cached = 3, .size = 64),
         CASE("allocate, refill by hint bits", act_allocate, .blocks = 9, .size = 64),
         CASE("allocate, a new slab", act_allocate, .blocks = 2, .size = 1024),
+        CASE("allocate, several new slabs", act_allocate, .runs = 6, .size = 1024, .made = 10),
         CASE("allocate what lost its hint bit", act_allocate, .blocks = 9, .bitless = true, .size = 64),
         CASE("release to the magazine", act_release, .blocks = 4, .size = 64, .own = true),
         CASE("release to a full magazine", act_release, .blocks = 4, .cached = 14, .size = 64, .own = true),

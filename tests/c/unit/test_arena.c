@@ -421,6 +421,31 @@ TEST(blocks_that_lost_their_hint_bits_are_found_before_full_is_said)
     tear_down();
 }
 
+TEST(a_class_that_keeps_running_dry_gets_more_slabs_at_a_time)
+{
+    shc_arena_geometry_t g = usual;
+    const uint32_t class = shc_arena_class_of(16384), steps[] = {1, 3, 7};
+    static shc_ref_t refs[64];
+    g.initial = 64;
+    for (g.growth = 0; g.growth <= 100; g.growth += 100) {
+        uint32_t n = 0;
+        set_up_with(g);
+        for (uint32_t i = 0; i < 3; i++) {
+            while (stats().class[class].pages == (i == 0 ? 0 : g.growth == 0 ? i : steps[i - 1]))
+                refs[n++] = allocate(16384);
+            CHECK_EQ(stats().class[class].pages, g.growth == 0 ? i + 1 : steps[i]);
+            CHECK_OK(shc_arena_check(&arena));
+        }
+        for (uint32_t i = 0; i < n; i++)
+            CHECK_OK(shc_arena_release(&arena, refs[i]));
+        (void)shc_arena_cleanup(&arena, UINT64_MAX);
+        CHECK_EQ(stats().class[class].pages, 0);
+        CHECK_OK(shc_arena_release(&arena, allocate(16384)));
+        CHECK_EQ(stats().class[class].pages, 1); /* from the beginning again */
+        tear_down();
+    }
+}
+
 TEST(wrong_hints_do_no_harm)
 {
     uint64_t rng = t_seed();
