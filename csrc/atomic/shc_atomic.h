@@ -93,6 +93,11 @@ void shc_hook(const char *where, const volatile void *word);
         SHC_HOOK_POINT(a);                                                                                             \
         return atomic_fetch_add_explicit(&a->v, x, memory_order_relaxed);                                              \
     }                                                                                                                  \
+    static SHC_ALWAYS_INLINE uint##W##_t shc_a##W##_fetch_add_release(shc_a##W##_t *a, uint##W##_t x)                  \
+    {                                                                                                                  \
+        SHC_HOOK_POINT(a);                                                                                             \
+        return atomic_fetch_add_explicit(&a->v, x, memory_order_release);                                              \
+    }                                                                                                                  \
     static SHC_ALWAYS_INLINE uint##W##_t shc_a##W##_fetch_add_seq_cst(shc_a##W##_t *a, uint##W##_t x)                  \
     {                                                                                                                  \
         SHC_HOOK_POINT(a);                                                                                             \

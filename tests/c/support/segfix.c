@@ -143,6 +143,7 @@ fix_create_with(const char *file, const shc_seg_spec_t *spec, const shc_seg_crea
 {
     void (*init)(shc_seg_t *) = spec == &shc_ring_spec      ? shc_ring_init
                                 : spec == &shc_objects_spec ? shc_objects_init
+                                : spec == &shc_pool_spec    ? shc_pool_init
                                 : spec == &fix_arena_spec   ? fix_arena_init
                                                             : shc_buffer_init;
     return shc_seg_create(fix.dir_fd, file, &fix.self, spec, args, init, seg);

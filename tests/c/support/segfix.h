@@ -14,6 +14,7 @@
 
 #include "ds/shc_buffer.h"
 #include "ds/shc_objects.h"
+#include "ds/shc_pool.h"
 #include "ds/shc_ring.h"
 #include "seg/shc_arena.h"
 #include "seg/shc_seg.h"

@@ -2,6 +2,7 @@
 #include "base/shc_layout.h"
 
 #include "ds/shc_buffer_shm.h"
+#include "ds/shc_pool_shm.h"
 #include "ds/shc_ring_shm.h"
 #include "seg/shc_arena_shm.h"
 #include "seg/shc_seg_shm.h"
@@ -18,6 +19,8 @@ ROWS(arena_rows, SHC_ARENA_LAYOUT, shc_arena_shm_t);
 ROWS(arena_party_rows, SHC_ARENA_PARTY_LAYOUT, shc_arena_party_shm_t);
 ROWS(ring_rows, SHC_RING_LAYOUT, shc_ring_shm_t);
 ROWS(buffer_rows, SHC_BUFFER_LAYOUT, shc_buffer_shm_t);
+ROWS(pool_rows, SHC_POOL_LAYOUT, shc_pool_shm_t);
+ROWS(pool_place_rows, SHC_POOL_PLACE_LAYOUT, shc_pool_place_shm_t);
 
 static void
 check_covers(const shc_layout_row_t *rows, size_t n, size_t size)
@@ -44,6 +47,8 @@ TEST(every_table_covers_its_struct_without_a_hole)
     check_covers(arena_party_rows, SHC_ARRAY_SIZE(arena_party_rows), sizeof(shc_arena_party_shm_t));
     check_covers(ring_rows, SHC_ARRAY_SIZE(ring_rows), sizeof(shc_ring_shm_t));
     check_covers(buffer_rows, SHC_ARRAY_SIZE(buffer_rows), sizeof(shc_buffer_shm_t));
+    check_covers(pool_rows, SHC_ARRAY_SIZE(pool_rows), sizeof(shc_pool_shm_t));
+    check_covers(pool_place_rows, SHC_ARRAY_SIZE(pool_place_rows), sizeof(shc_pool_place_shm_t));
 }
 
 static bool
