@@ -3,7 +3,17 @@
 import atexit as _atexit
 
 from . import _core
-from ._core import Lease, ObjectPool, Reservation, RingBufferChannel, SharedMemoryBuffer, SharedObject
+from ._core import (
+    Block,
+    BufferPool,
+    Lease,
+    MemoryPool,
+    ObjectPool,
+    Reservation,
+    RingBufferChannel,
+    SharedMemoryBuffer,
+    SharedObject,
+)
 from ._errors import (
     BusyError,
     CorruptedError,
@@ -20,13 +30,23 @@ from ._errors import (
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
 if TYPE_CHECKING:
-    from ._stats import BufferHeader, BufferStats, ObjectPoolStats, Participant, RingStats
+    from ._stats import (
+        BufferHeader,
+        BufferStats,
+        ObjectPoolStats,
+        Participant,
+        PoolStats,
+        RingStats,
+        SizeClassInfo,
+    )
 del TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Block",
     "BufferHeader",
+    "BufferPool",
     "BufferStats",
     "BusyError",
     "CorruptedError",
@@ -37,17 +57,20 @@ __all__ = [
     "LaggedError",
     "LayoutError",
     "Lease",
+    "MemoryPool",
     "MessageTooLargeError",
     "NotEncodableError",
     "ObjectPool",
     "ObjectPoolStats",
     "Participant",
+    "PoolStats",
     "Reservation",
     "RingBufferChannel",
     "RingStats",
     "SharedMemoryBuffer",
     "SharedObject",
     "ShutDown",
+    "SizeClassInfo",
 ]
 
 _atexit.register(_core._close_all)
@@ -55,7 +78,7 @@ _atexit.register(_core._close_all)
 
 def __getattr__(name: str) -> object:
     # Seldom needed, and dataclasses are slow to import.
-    if name in ("BufferHeader", "BufferStats", "ObjectPoolStats", "Participant", "RingStats"):
+    if name in ("BufferHeader", "Participant", "SizeClassInfo") or (name in __all__ and name.endswith("Stats")):
         from . import _stats
 
         return getattr(_stats, name)

@@ -86,6 +86,54 @@ class ObjectPoolStats(_Stats):
     participants: tuple[Participant, ...]
 
 
+@dataclass(frozen=True)
+class SizeClassInfo:
+    """The blocks of one size in a pool, in all processes."""
+
+    block_size: int
+    total: int
+    used: int
+    free: int
+    #: of the free ones, those that a process keeps for its own next use
+    cached: int
+
+
+@dataclass(frozen=True)
+class PoolStats(_Stats):
+    """A MemoryPool or BufferPool at about one moment."""
+
+    #: at most
+    bytes_total: int
+    #: that the system has given
+    bytes_backed: int
+    #: of blocks in use, whole blocks
+    bytes_used: int
+    #: of free pages that the system has given; free small blocks do not count
+    bytes_free: int
+    #: of the largest block that could be allocated, from free memory or by growing
+    bytes_largest: int
+    #: that went back to the system since creation
+    bytes_given_back: int
+    #: percent of what is not in use that does not lie in the largest piece
+    fragmentation: int
+    #: in use
+    blocks: int
+    #: of those: buffers that lie in a BufferPool
+    shelved: int
+    #: holds of blocks that several processes may hold, parcels included
+    records: int
+    #: blocks that were sent and not opened yet, as often as they were sent
+    parcels: int
+    #: of those blocks of which there are some; blocks of whole pages are none of them
+    size_classes: tuple[SizeClassInfo, ...]
+    participants: tuple[Participant, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rows: Any = self.size_classes
+        object.__setattr__(self, "size_classes", tuple(SizeClassInfo(**row) for row in rows))
+
+
 class BufferHeader(NamedTuple):
     """The head of a SharedMemoryBuffer."""
 
@@ -102,5 +150,5 @@ class BufferHeader(NamedTuple):
 
 
 # Pickles and reprs of types name them as users import them.
-for _type in (Participant, BufferStats, RingStats, ObjectPoolStats, BufferHeader):
+for _type in (Participant, BufferStats, RingStats, ObjectPoolStats, SizeClassInfo, PoolStats, BufferHeader):
     _type.__module__ = "shmcomm"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import Peer, path_of
 
-from shmcomm import ObjectPool, RingBufferChannel, SharedMemoryBuffer
+from shmcomm import BufferPool, MemoryPool, ObjectPool, RingBufferChannel, SharedMemoryBuffer
 from shmcomm._cli import _progress, _table, main
 
 LEAVES_A_SEGMENT = """
@@ -165,6 +165,21 @@ def test_stat_of_a_pool_of_objects(capsys):
         assert main(["stat", "--json", "workers"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert (told["kind"], told["size"], told["available"]) == ("ObjectPool", pool.size, 2)
+
+
+def test_stat_of_pools_of_memory(capsys):
+    with MemoryPool(name="heap", cleanup_interval=None), BufferPool(5, name="shelf") as buffers:
+        with Peer() as peer:
+            peer("pool = MemoryPool.attach('heap'); kept = pool.allocate(1000)")
+            assert main(["stat", "heap"]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith("MemoryPool heap, ")
+        for words in ("fragmentation", "BLOCK SIZE", "CACHED", "1,024", "1 of its own, 1024 bytes"):
+            assert words in told
+        buffers.return_buffer(buffers.get_buffer(64))
+        assert main(["stat", "--json", "shelf"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["kind"], told["shelved"], told["size_classes"][0]["block_size"]) == ("BufferPool", 1, 64)
 
 
 def test_stat_takes_a_name_as_ls_shows_it(capsys, monkeypatch):

@@ -103,6 +103,9 @@ def test_what_is_lost_survives_pickling():
         shmcomm.SharedObject,
         shmcomm.RingBufferChannel,
         shmcomm.SharedMemoryBuffer,
+        shmcomm.MemoryPool,
+        shmcomm.BufferPool,
+        shmcomm.Block,
         shmcomm.ObjectPool,
         _core.Lease,
         _core.Reservation,
@@ -220,7 +223,14 @@ def test_stats_are_pickled():
 
 
 def test_stats_classes():
-    for kind in (shmcomm.RingStats, shmcomm.BufferStats, shmcomm.ObjectPoolStats, shmcomm.Participant):
+    for kind in (
+        shmcomm.RingStats,
+        shmcomm.BufferStats,
+        shmcomm.PoolStats,
+        shmcomm.SizeClassInfo,
+        shmcomm.ObjectPoolStats,
+        shmcomm.Participant,
+    ):
         assert kind.__doc__
         with pytest.raises(TypeError):
             kind()

@@ -156,6 +156,23 @@ def pools() -> None:
     opened.close()
 
 
+def pools_of_memory() -> None:
+    with shmcomm.MemoryPool(max_size=1 << 20, cleanup_interval=None) as pool, pool.allocate(100) as block:
+        assert_type(block, shmcomm.Block)
+        assert_type(memoryview(block), memoryview)
+        assert_type(len(block) + block.size + pool.total_allocated + pool.pool_count + pool.max_size, int)
+        assert_type(shmcomm.Block.attach(block.handle), shmcomm.Block)
+        assert_type(pool.get_pool(100), shmcomm.SizeClassInfo)
+        assert_type(pool.stats(), shmcomm.PoolStats)
+        assert_type(pool.stats().size_classes[0].cached, int)
+        assert_type(pool.cleanup(parcels=True), int)
+        pool.release(b"bytes")  # type: ignore[arg-type]
+    buffers = shmcomm.BufferPool.open("x", 100, growth_factor=1.5)
+    buffers.return_buffer(buffers.get_buffer(100))
+    assert_type(buffers.pool_sizes, dict[int, int])
+    assert_type(buffers.total_buffers + buffers.max_pool_size, int)
+
+
 def errors() -> None:
     try:
         raise shmcomm.LaggedError("late", lost=3)

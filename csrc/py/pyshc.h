@@ -24,6 +24,8 @@ typedef struct pyshc_handle pyshc_handle_t;
     X(CorruptedError)                                                                                                  \
     X(LayoutError) X(MessageTooLargeError) X(LaggedError) X(BusyError) X(NotEncodableError) X(DecryptionError)
 
+#define PYSHC_SPARE_BLOCKS 16
+
 struct pyshc_state {
 #define X(name) PyObject *name;
     PYSHC_EXCEPTIONS(X)
@@ -33,6 +35,11 @@ struct pyshc_state {
     PyTypeObject *ring_type;
     PyTypeObject *lease_type;
     PyTypeObject *reservation_type;
+    PyTypeObject *pool_type;
+    PyTypeObject *buffer_pool_type;
+    PyTypeObject *block_type;
+    PyObject *spare_blocks[PYSHC_SPARE_BLOCKS]; /* memory of Blocks that are gone, for the next ones */
+    uint32_t n_spare_blocks;
     PyTypeObject *objects_type;
     PyTypeObject *slot_memory_type;
     PyTypeObject *borrow_type;
@@ -97,9 +104,15 @@ extern PyType_Spec pyshc_buffer_spec;
 extern PyType_Spec pyshc_ring_spec;
 extern PyType_Spec pyshc_lease_spec;
 extern PyType_Spec pyshc_reservation_spec;
+extern PyType_Spec pyshc_pool_spec;
+extern PyType_Spec pyshc_buffer_pool_spec;
+extern PyType_Spec pyshc_block_spec;
 extern PyType_Spec pyshc_objects_spec;
 extern PyType_Spec pyshc_slot_memory_spec;
 extern PyType_Spec pyshc_borrow_spec;
 extern PyMethodDef pyshc_tool_methods[];
+
+/* Frees what is kept for the next Blocks. */
+void pyshc_block_free_spare(pyshc_state_t *st);
 
 #endif

@@ -48,6 +48,26 @@ list_remove(pyshc_handle_t *h)
     PYSHC_GUARD_UNLOCK(&h->st->handles_guard);
 }
 
+/* Of one in the list; NULL if its last reference is going in another thread just now. The list is guarded, and what is
+ * in it has its segment. */
+static PyObject *
+reference_to(pyshc_handle_t *h)
+{
+    return PYSHC_FREE_THREADED ? pyshc_weakref_get(h->known) : Py_NewRef((PyObject *)h);
+}
+
+pyshc_handle_t *
+pyshc_handle_find(pyshc_state_t *st, const pyshc_kind_t *kind, uint64_t key)
+{
+    PyObject *found = NULL;
+    PYSHC_GUARD_LOCK(&st->handles_guard);
+    for (pyshc_handle_t *h = st->handles; h != NULL && found == NULL; h = h->next)
+        if (h->kind == kind && !pyshc_handle_is_closed(h) && h->shared->seg.id.key == key)
+            found = reference_to(h);
+    PYSHC_GUARD_UNLOCK(&st->handles_guard);
+    return (pyshc_handle_t *)found;
+}
+
 /* ---- errors in the words of the user ---- */
 
 const char *
@@ -218,6 +238,11 @@ pyshc_handle_create(pyshc_handle_t *h, const pyshc_kind_t *kind, const pyshc_cre
 {
     if (!parse_creation(c, args))
         return false;
+    int laid_out = kind->lay_out != NULL ? kind->lay_out(args) : 0;
+    if (laid_out != 0) {
+        pyshc_raise(h->st, laid_out, "%s", pyshc_handle_type_name(h));
+        return false;
+    }
     PyObject *namespace = pyshc_place_namespace();
     PyObject *name = c->name == NULL || c->name == Py_None ? pyshc_place_random_name() : Py_NewRef(c->name);
     bool done = namespace != NULL && name != NULL && create_at(h, kind, args, name, namespace, c->directory, exists);
@@ -399,7 +424,7 @@ take_first(pyshc_state_t *st)
     while (taken == NULL && st->handles != NULL) {
         pyshc_handle_t *h = st->handles;
         unlink_from_list(h);
-        taken = PYSHC_FREE_THREADED ? pyshc_weakref_get(h->known) : Py_NewRef((PyObject *)h);
+        taken = reference_to(h);
     }
     PYSHC_GUARD_UNLOCK(&st->handles_guard);
     return (pyshc_handle_t *)taken;

@@ -23,6 +23,8 @@ typedef struct pyshc_kind {
     void (*wake)(pyshc_shared_t *); /* every waiter, because a handle closes; may be NULL */
     /* Gives back what the handle holds, while it still has its segment; may be NULL. */
     void (*let_go)(pyshc_handle_t *);
+    /* What must be reserved for so many participants; may be NULL. */
+    int (*lay_out)(shc_seg_create_args_t *);
 } pyshc_kind_t;
 
 struct pyshc_handle {
@@ -78,6 +80,10 @@ bool pyshc_handle_agrees(pyshc_handle_t *h, const pyshc_creation_t *creation);
 void pyshc_handle_disagree(pyshc_handle_t *h, const char *option, PyObject *there, PyObject *asked);
 
 void pyshc_handle_close(pyshc_handle_t *h);
+
+/* A new reference to an open handle of this interpreter to the segment of that kind and key, or NULL (without an
+ * exception). */
+pyshc_handle_t *pyshc_handle_find(pyshc_state_t *st, const pyshc_kind_t *kind, uint64_t key);
 
 /* Lets go of everything that this interpreter has open. */
 void pyshc_handle_close_all(pyshc_state_t *st);

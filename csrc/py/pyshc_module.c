@@ -38,6 +38,13 @@ add_types(PyObject *module, pyshc_state_t *st)
     st->reservation_type = make_type(module, &pyshc_reservation_spec, NULL);
     if (st->buffer_type == NULL || st->ring_type == NULL || st->lease_type == NULL || st->reservation_type == NULL)
         return -1;
+    st->pool_type = make_type(module, &pyshc_pool_spec, st->shared_object_type);
+    st->buffer_pool_type = make_type(module, &pyshc_buffer_pool_spec, st->shared_object_type);
+    st->block_type = make_type(module, &pyshc_block_spec, NULL);
+    if (st->pool_type == NULL || st->buffer_pool_type == NULL || st->block_type == NULL ||
+        PyModule_AddType(module, st->pool_type) < 0 || PyModule_AddType(module, st->buffer_pool_type) < 0 ||
+        PyModule_AddType(module, st->block_type) < 0)
+        return -1;
     st->objects_type = make_type(module, &pyshc_objects_spec, st->shared_object_type);
     st->slot_memory_type = make_type(module, &pyshc_slot_memory_spec, NULL);
     st->borrow_type = make_type(module, &pyshc_borrow_spec, NULL);
@@ -100,6 +107,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->lease_type);
     Py_VISIT(st->reservation_type);
     Py_VISIT(st->breather);
+    Py_VISIT(st->pool_type);
+    Py_VISIT(st->buffer_pool_type);
+    Py_VISIT(st->block_type);
     Py_VISIT(st->objects_type);
     Py_VISIT(st->slot_memory_type);
     Py_VISIT(st->borrow_type);
@@ -119,6 +129,10 @@ module_clear(PyObject *module)
     Py_CLEAR(st->lease_type);
     Py_CLEAR(st->reservation_type);
     Py_CLEAR(st->breather);
+    pyshc_block_free_spare(st);
+    Py_CLEAR(st->pool_type);
+    Py_CLEAR(st->buffer_pool_type);
+    Py_CLEAR(st->block_type);
     Py_CLEAR(st->objects_type);
     Py_CLEAR(st->slot_memory_type);
     Py_CLEAR(st->borrow_type);

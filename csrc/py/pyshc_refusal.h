@@ -14,6 +14,9 @@ void pyshc_refuse_attach(pyshc_state_t *st, int status, const char *type, const 
                          bool waited);
 void pyshc_refuse_unlink(pyshc_state_t *st, int status, const char *type, const char *directory, PyObject *name);
 
+/* A pool could not grow for `asked` bytes: the system has no more, or lets this process have no more. */
+void pyshc_refuse_growth(pyshc_handle_t *h, int status, uint64_t asked);
+
 /* The command line may add that --force removes it anyway: so it is for every exception but an OSError whose errno is
  * not EACCES. */
 void pyshc_refuse_removal(pyshc_state_t *st, int status, const pyshc_place_t *place, PyObject *name);

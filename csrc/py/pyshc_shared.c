@@ -122,6 +122,8 @@ static void
 leave(pyshc_shared_t *shared)
 {
     int dir_fd = -1;
+    if (shared->leaving != NULL && pyshc_shared_is_current(shared))
+        shared->leaving(shared);
     /* Without the directory the name cannot be removed: then the slot is given back and the next sweep removes it. */
     int r = shc_os_dir_open(shared->directory, &dir_fd);
     shc_seg_leave(&shared->seg, r == 0 ? dir_fd : -1, shared->file);
@@ -147,11 +149,14 @@ find(int64_t interpreter, uint64_t dev, uint64_t ino)
 }
 
 static pyshc_shared_t *
-allocate(const pyshc_place_t *place)
+allocate(const pyshc_place_t *place, const shc_seg_spec_t *spec)
 {
-    pyshc_shared_t *shared = calloc(1, sizeof *shared);
+    bool pools = spec == &shc_pool_spec;
+    pyshc_shared_t *shared = calloc(1, sizeof *shared + (pools ? sizeof(shc_pool_t) : 0));
     if (shared == NULL)
         return NULL;
+    if (pools)
+        shared->pool = (shc_pool_t *)(void *)(shared + 1);
     shared->interpreter = place->interpreter;
     shared->directory = strdup(place->directory);
     shared->file = strdup(place->file);
@@ -210,7 +215,7 @@ pyshc_shared_create(const pyshc_place_t *place, const shc_seg_spec_t *spec, cons
                     void (*init)(shc_seg_t *), void (*bind)(pyshc_shared_t *), pyshc_shared_t **out)
 {
     int dir_fd;
-    pyshc_shared_t *shared = allocate(place);
+    pyshc_shared_t *shared = allocate(place, spec);
     if (shared == NULL)
         return -ENOMEM;
     lock(&creation_word);
@@ -240,7 +245,10 @@ refresh(pyshc_shared_t *shared)
     shc_a64_store_relaxed(&shared->reserver, 0);
     memset(&shared->reservation_over, 0, sizeof shared->reservation_over);
     shared->holds_deferred = false;
-    return shc_seg_rejoin(&shared->seg);
+    int r = shc_seg_rejoin(&shared->seg);
+    if (r == 0 && shared->rejoined != NULL)
+        shared->rejoined(shared);
+    return r;
 }
 
 /* Attaches a located file, or finds that this process has it open. Closes fd. */
@@ -260,7 +268,7 @@ attach_located(int dir_fd, const pyshc_place_t *place, const shc_seg_spec_t *spe
         *out = known;
         return 0;
     }
-    pyshc_shared_t *shared = allocate(place);
+    pyshc_shared_t *shared = allocate(place, spec);
     if (shared == NULL) {
         shc_os_close(fd);
         return -ENOMEM;

@@ -24,6 +24,7 @@
 
 #include "ds/shc_buffer.h"
 #include "ds/shc_objects.h"
+#include "ds/shc_pool.h"
 #include "ds/shc_ring.h"
 #include "sync/shc_pace.h"
 
@@ -50,7 +51,11 @@ typedef struct pyshc_shared {
         shc_ring_t ring;
         shc_buffer_t buffer;
         shc_objects_t objects;
+        shc_pool_t *pool; /* behind this struct: it is larger than all others together; send_lock is its lock */
     };
+    /* Set by bind, or NULL: a forked child is a participant of its own now; what this participant holds goes back. */
+    void (*rejoined)(struct pyshc_shared *);
+    void (*leaving)(struct pyshc_shared *);
     /* producer's end of this process */
     pyshc_mutex_t send_lock;
     pyshc_spin_t send_spin;

@@ -1,6 +1,7 @@
 """``shmcomm stat NAME``: what one segment holds, and who uses it."""
 
 import argparse
+import contextlib
 import json
 import os
 import time
@@ -9,8 +10,13 @@ from typing import Any
 from shmcomm._cli import _table
 from shmcomm._cli.ls import qualified, reason
 
-#: what opens a segment of each kind
-CLASSES = {"buffer": "SharedMemoryBuffer", "ring": "RingBufferChannel", "objects": "ObjectPool"}
+#: what opens a segment of each kind: the first that fits
+CLASSES = {
+    "buffer": ("SharedMemoryBuffer",),
+    "ring": ("RingBufferChannel",),
+    "pool": ("MemoryPool", "BufferPool"),
+    "objects": ("ObjectPool",),
+}
 
 HELP = "show what one segment holds, what moved through it and who uses it"
 
@@ -24,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the figures of ``stats()``; an OSError or LayoutError says why there are none."""
     segment = _find(arguments.name, arguments.directory)
-    stats = _stats_of(segment, arguments.directory)
+    kind, stats = _stats_of(segment, arguments.directory)
     if arguments.json:
-        print(json.dumps({"name": arguments.name, "kind": CLASSES[segment["kind"]], **stats}, indent=2))
+        print(json.dumps({"name": arguments.name, "kind": kind, **stats}, indent=2))
     else:
-        print(f"{CLASSES[segment['kind']]} {_table.printable(arguments.name)}, {_table.size(segment['size'])}")
+        print(f"{kind} {_table.printable(arguments.name)}, {_table.size(segment['size'])}")
         print("\n".join(_lines(stats)))
     return 0
 
@@ -44,17 +50,25 @@ def _find(name: str, directory: str | None) -> dict[str, Any]:
     raise FileNotFoundError(f"there is no segment named {_table.printable(name)}; `shmcomm ls` shows what there is")
 
 
-def _stats_of(segment: dict[str, Any], directory: str | None) -> dict[str, Any]:
-    """The object is opened for the moment, as any process would: what nobody alive uses is then gone."""
-    import shmcomm
-
+def _stats_of(segment: dict[str, Any], directory: str | None) -> tuple[str, dict[str, Any]]:
+    """The class and its figures. The object is opened for the moment, as any process would: what nobody alive uses is
+    then gone."""
     os.environ["SHMCOMM_NAMESPACE"] = segment["namespace"]
-    kind: Any = getattr(shmcomm, CLASSES[segment["kind"]])
-    needed = (_make_nothing,) if segment["kind"] == "objects" else ()
-    with kind.attach(segment["name"], *needed, directory=directory) as opened:
+    with _open(segment, directory) as opened:
         stats: dict[str, Any] = opened.stats().asdict()
     stats["participants"] = [one for one in stats["participants"] if one["pid"] != os.getpid()]
-    return stats
+    return type(opened).__name__, stats
+
+
+def _open(segment: dict[str, Any], directory: str | None) -> Any:
+    import shmcomm
+
+    *others, last = CLASSES[segment["kind"]]
+    needed = (_make_nothing,) if segment["kind"] == "objects" else ()
+    for name in others:
+        with contextlib.suppress(shmcomm.LayoutError):
+            return getattr(shmcomm, name).attach(segment["name"], *needed, directory=directory)
+    return getattr(shmcomm, last).attach(segment["name"], *needed, directory=directory)
 
 
 def _make_nothing(*_: Any) -> None:
