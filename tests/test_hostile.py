@@ -7,10 +7,11 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
-from helpers import HERE, path_of
+from helpers import HERE, directory, path_of
 
 from shmcomm import CorruptedError, Full, RingBufferChannel, SharedMemoryBuffer
 
@@ -18,17 +19,18 @@ SEED = int(os.environ.get("SHC_TEST_SEED", "0")) or random.SystemRandom().randra
 
 
 @pytest.mark.time_limit(200)
-@pytest.mark.parametrize("kind", ["ring", "buffer", "objects", "scribble"])
-def test_spoilt_memory(kind, tmp_path):
+@pytest.mark.parametrize("kind", ["ring", "buffer", "objects", "pool", "scribble"])
+def test_spoilt_memory(kind):
     """In a process of its own, so that a crash is seen as one."""
     script = HERE / "isolated" / "hostile.py"
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "ignore", script, tmp_path, kind, str(SEED)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=150,
-    )
+    with tempfile.TemporaryDirectory(prefix="shmcomm-hostile.", dir=directory()) as folder:
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-W", "ignore", script, folder, kind, str(SEED)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=150,
+        )
     assert done.returncode == 0, f"seed {SEED}, exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "CorruptedError" in done.stdout or kind == "buffer", done.stdout
     print(done.stdout)

@@ -9,7 +9,9 @@ import errno
 import faulthandler
 import mmap
 import os
+import pickle
 import random
+import re
 import signal
 import sys
 import time
@@ -30,6 +32,8 @@ DOCUMENTED = (
     FileNotFoundError, FileExistsError, PermissionError, BufferError,
 )  # fmt: skip
 seen = {}
+held = []  # of a pool
+PAGE, QUIET = 65536, {"cleanup_interval": None}
 
 
 @contextlib.contextmanager
@@ -40,6 +44,9 @@ def documented():
         seen[type(error).__name__] = seen.get(type(error).__name__, 0) + 1
     except OSError as error:
         if error.errno != errno.EUSERS:
+            raise
+    except (ValueError, MemoryError) as error:
+        if kind != "pool" or not re.search("is gone|is full|was released", str(error)):
             raise
 
 
@@ -60,6 +67,13 @@ def make(name, free=False):
         made = shmcomm.ObjectPool(memoryview, slot_size=16, max_size=8, name=name, max_participants=4)
         for _ in range(3):
             made.acquire(timeout=0)
+        return made
+    if kind == "pool":
+        made = shmcomm.BufferPool(3, initial_size=2 * PAGE, max_size=4 * PAGE, name=name, max_participants=4, **QUIET)
+        for block in [made.get_buffer(1000), made.get_buffer(1000), made.get_buffer(64)]:
+            made.return_buffer(block)
+        held.append(made.get_buffer(1000))  # two lie there, one is held, and was sent
+        held.append(pickle.dumps(held[-1]))
         return made
     if kind == "buffer":
         made = shmcomm.SharedMemoryBuffer(300, name=name)
@@ -131,8 +145,30 @@ def use_borrowed(pool):
         view[0] = 1
 
 
+def use_block(size, get, give):
+    block = get(size)
+    memoryview(block)[:] = bytes(size)
+    with pickle.loads(pickle.dumps(block)) as same:
+        assert bytes(memoryview(same)[:1]) == b"\0"
+    give(block)
+
+
+def use_pool(pool, end=True):
+    def get(size):
+        return use_block(size, pool.get_buffer, pool.return_buffer)
+
+    for call in (
+        lambda: (pool.total_buffers, pool.pool_sizes), pool.stats, lambda: get(1000), lambda: get(64),
+        lambda: pool.return_buffer(pool.get_buffer(5000)), lambda: get(PAGE), lambda: pickle.loads(held[-1]),
+        pool.cleanup, pool.clear, lambda: get(1), lambda: pool.cleanup(parcels=True), pool._tend,
+        *([held[-2].release, pool.close, held.clear] if end else []),
+    ):  # fmt: skip
+        with documented():
+            call()
+
+
 def use(thing, end=True):
-    {"buffer": use_buffer, "objects": use_objects}.get(kind, use_ring)(thing, end)
+    {"buffer": use_buffer, "objects": use_objects, "pool": use_pool}.get(kind, use_ring)(thing, end)
 
 
 def use_names(name):
@@ -140,8 +176,11 @@ def use_names(name):
     cls, *arguments = {
         "buffer": (shmcomm.SharedMemoryBuffer,),
         "objects": (shmcomm.ObjectPool, memoryview),
+        "pool": (shmcomm.BufferPool,),
     }.get(kind, (shmcomm.RingBufferChannel,))
-    size = {"buffer": {"size": 300}, "objects": {"slot_size": 16}}.get(kind, {"capacity": 16})
+    size = {"buffer": {"size": 300}, "objects": {"slot_size": 16}, "pool": {"growth_factor": 2}}.get(
+        kind, {"capacity": 16}
+    )
     for call in (
         lambda: cls.attach(name, *arguments),
         lambda: cls.open(name, *arguments, **size),
@@ -170,6 +209,29 @@ def spoil(memory, at, number):
 
 
 MUTATIONS = 8
+HOLE = bytes(4096)
+
+
+def copy(memory):
+    """With the holes that there are."""
+    with open(Path(folder, "shmcomm.copy"), "wb") as file:
+        for at in range(0, len(memory), 4096):
+            if (page := memory[at : at + 4096]) != HOLE:
+                file.seek(at)
+                file.write(page)
+        file.truncate(len(memory))
+
+
+def words_of_pool(body):
+    """Head and places; the arena's head, parties, page words, records of two participants, words of two slabs."""
+    arena = PAGE
+    words, records, data = arena + 4096, arena + 8192, 10 * PAGE
+    for begin, end in (
+        (body, body + 128 + 3 * 32), (arena, arena + 640 + 2 * 64), (words, words + 4 * 8),
+        (records, records + 3 * 8), (records + 16384 * 8, records + 16384 * 8 + 16),
+        (data, data + 4 * 8), (data + PAGE, data + PAGE + 3 * 8),
+    ):  # fmt: skip
+        yield from range(begin, end, 8)
 
 
 def mutate_all():
@@ -182,21 +244,22 @@ def mutate_all():
         elif kind == "ring":
             body = size - 4096 - 640
             end = body + 640 + 1024
-        else:
+        elif kind == "buffer":
             body = made.data_offset - 128
             end = min(size - 8, body + 704)
-        offsets = [*range(0, slots, 8), *range(body, end, 8)]
+        offsets = [*range(0, slots, 8), *(words_of_pool(slots) if kind == "pool" else range(body, end, 8))]
     for at in offsets:
-        for number in range(MUTATIONS):
+        numbers = range(MUTATIONS) if kind != "pool" else sorted(chance.sample(range(MUTATIONS), 4))
+        for number in numbers:
             with make("open", free=number % 2 == 0 or at % 16 == 0) as made:
                 with open(Path(folder, "shmcomm.open"), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
                     spoil(memory, at, number)
-                    Path(folder, "shmcomm.copy").write_bytes(memory)
+                    copy(memory)
                 use_names("copy")
                 use(made, end=False)
                 use(made)
             Path(folder, "shmcomm.open").unlink(missing_ok=True)
-    print(len(offsets) * MUTATIONS, "mutations", dict(sorted(seen.items())))
+    print(len(offsets) * len(numbers), "mutations", dict(sorted(seen.items())))
 
 
 def scribble(memory, size, parent):
