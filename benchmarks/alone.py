@@ -104,6 +104,46 @@ def array_in_place(channel, size, n):
     return (time.perf_counter_ns() - start) / n
 
 
+# ---- MemoryPool ----
+
+
+def allocate_release(pool, size, n):
+    """Nanoseconds of an allocation and a release."""
+    allocate, release = pool.allocate, pool.release
+    start = time.perf_counter_ns()
+    for _ in range(n):
+        release(allocate(size))
+    elapsed = time.perf_counter_ns() - start
+    if pool.total_allocated:
+        raise Broken("the pool has lost a block")
+    return elapsed / n
+
+
+def get_return(pool, size, n):
+    """Nanoseconds of a buffer that is taken and given back."""
+    get, give = pool.get_buffer, pool.return_buffer
+    start = time.perf_counter_ns()
+    for _ in range(n):
+        give(get(size))
+    elapsed = time.perf_counter_ns() - start
+    if pool.pool_sizes != {size: 1}:
+        raise Broken("the pool has lost a buffer")
+    return elapsed / n
+
+
+def send_block(pool, channel, size, n):
+    """Nanoseconds of a block that is allocated, sent to this very process, let go and received."""
+    start = time.perf_counter_ns()
+    for _ in range(n):
+        with pool.allocate(size) as block:
+            channel.send(block)
+        channel.receive().release()
+    elapsed = time.perf_counter_ns() - start
+    if pool.total_allocated:
+        raise Broken("the pool has lost a block")
+    return elapsed / n
+
+
 # ---- ObjectPool ----
 
 

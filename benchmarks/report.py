@@ -203,6 +203,29 @@ class Report:
         t.samples["2 us"] = lambda: 2000.0
         yield t
 
+    def pools(self):
+        """S21"""
+        from shmcomm import BufferPool, MemoryPool
+
+        pool = self.stack.enter_context(MemoryPool(cleanup_interval=None))
+        buffers = self.stack.enter_context(BufferPool(cleanup_interval=None))
+        for size in (64, 1024, 16384):
+            t = Target(
+                "S21",
+                f"allocate and release {size} B",
+                [
+                    Claim("shmcomm", "call", "<=", 4),
+                    Claim("shmcomm", "SharedMemory", ">=", 200),
+                    Claim("BufferPool", "call", "<="),
+                ],
+            )
+            t.samples["shmcomm"] = lambda size=size: alone.allocate_release(pool, size, self.n(200_000))
+            t.samples["BufferPool"] = lambda size=size: alone.get_return(buffers, size, self.n(200_000))
+            t.samples["call"] = lambda size=size: floors.call([size] * 64, self.n(2000))
+            t.samples["SharedMemory"] = lambda size=size: alone.create_close_stdlib(size, self.n(1000))
+            yield t
+            buffers.clear()
+
     def objects(self):
         """the pool of objects; no target"""
         from shmcomm import ObjectPool
@@ -280,7 +303,7 @@ class Report:
             t.samples[name] = lambda channel=channel: alone.put_get(channel, BYTES[:64], self.n(4000))
         yield t
 
-    GROUPS = [streams, values, batches, one_process, trips, arrays, objects, idle, life, growth]
+    GROUPS = [streams, values, batches, one_process, trips, arrays, pools, objects, idle, life, growth]
 
     def run(self, say):
         targets = []

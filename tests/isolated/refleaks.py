@@ -13,7 +13,7 @@ from multiprocessing import shared_memory
 import numpy as np
 
 import shmcomm
-from shmcomm import ObjectPool, RingBufferChannel, SharedMemoryBuffer, _core
+from shmcomm import Block, BufferPool, MemoryPool, ObjectPool, RingBufferChannel, SharedMemoryBuffer, _core
 
 ROUNDS, ALLOWED = 300, 200  # caches grow a little; a leak is at least one block per round
 faulthandler.dump_traceback_later(90, exit=True)
@@ -63,6 +63,9 @@ stdlib = shared_memory.SharedMemory(create=True, size=100)
 array = np.arange(1000)
 pool = ObjectPool(list, reset=list.clear, validate=lambda obj: not obj, max_size=3)
 slots = ObjectPool(memoryview, reset=lambda view: view[0], slot_size=100, max_size=3)
+memory = MemoryPool(cleanup_interval=None)
+shelf = BufferPool(2, cleanup_interval=None)
+small = MemoryPool(max_size=1, cleanup_interval=None)
 used_up = ObjectPool(list, max_size=1)
 used_up.acquire()
 
@@ -185,6 +188,35 @@ def rebuild():
     pool.release(obj)
     obj.append(1)
     pool.release(pool.acquire())
+
+
+def blocks():
+    with memory.allocate(100) as block:
+        memoryview(block)[0] = np.frombuffer(block, "u1")[1]
+        pickled, handle = pickle.dumps(block), block.handle
+        len(block), block.size, block.released, repr(block)
+    for same in (pickle.loads(pickled), Block.attach(handle)):
+        memory.release(same)
+    memory.allocate(1 << 20)
+    raises(pickle.loads, pickled)
+
+
+def blocks_of_nobody():
+    with MemoryPool(cleanup_interval=None) as other, other.allocate(5) as block:
+        handle = block.handle
+        raises(memory.release, block)
+    raises(Block.attach, handle)
+
+
+def block_errors():
+    block = memory.allocate(100)
+    view = memoryview(block)
+    raises(block.release)
+    raises(memory.release, block)
+    view.release()
+    block.release()
+    for call in (block.release, block.__enter__, lambda: len(block), lambda: block.handle, lambda: memoryview(block)):
+        raises(call)
 
 
 def pool_that_fails(what):
@@ -352,6 +384,48 @@ PATHS = {
         repr(channel),
     ),
     "stats": lambda: (channel.stats().asdict(), buffer.stats().asdict()),
+    "blocks": blocks,
+    "blocks of nobody": blocks_of_nobody,
+    "block errors": block_errors,
+    "memory figures": lambda: (
+        memory.stats().asdict(),
+        memory.get_pool(100),
+        memory.get_pool(1 << 20),
+        memory.total_allocated,
+        memory.pool_count,
+        memory.cleanup(),
+        memory.cleanup(parcels=True),
+        memory._tend(),
+    ),
+    "memory errors": lambda: (
+        raises(memory.allocate, 0),
+        raises(memory.allocate, "x"),
+        raises(memory.allocate, 1 << 40),
+        raises(memory.release, 5),
+        [raises(small.allocate, 40000) for _ in [small.allocate(40000)]],
+        raises(Block.attach, 5),
+        raises(MemoryPool, growth_factor=0),
+        raises(MemoryPool, cleanup_interval="x"),
+        raises(MemoryPool.open, memory.name, max_size=5),
+        raises(BufferPool.attach, memory.name),
+    ),
+    "memory opened": lambda: (
+        MemoryPool.attach(memory.name).close(),
+        MemoryPool.open(memory.name).close(),
+        pickle.loads(pickle.dumps(memory)),
+        MemoryPool(cleanup_interval=None).allocate(100),
+    ),
+    "buffers": lambda: (
+        [shelf.return_buffer(b) for b in [shelf.get_buffer(n) for n in (1, 2, 3)]],
+        shelf.pool_sizes,
+        shelf.total_buffers,
+        shelf.max_pool_size,
+        shelf.stats(),
+        shelf.get_buffer(2),
+        shelf.clear(),
+        pickle.loads(pickle.dumps(shelf)),
+        raises(BufferPool, 0),
+    ),
     "pool": lambda: (borrow(pool), borrow(slots), borrow(pool, True), pool.stats().asdict(), pool.available),
     "pool rebuilds": rebuild,
     "pool drops": lambda: (borrow(pool), pool.clear(), borrow(slots), slots.clear()),
