@@ -46,12 +46,8 @@ const pyshc_kind_t pyshc_pool_kind = {
 };
 
 bool
-pyshc_pool_lock(pyshc_handle_t *h)
+pyshc_pool_refuse_end(pyshc_handle_t *h)
 {
-    if (!pyshc_mutex_lock(&h->shared->send_lock))
-        return false;
-    if (SHC_LIKELY(shc_a32_load_relaxed(&h->closed) != 2))
-        return true;
     pyshc_pool_unlock(h->shared);
     PyErr_Format(PyExc_ValueError, "%R is closed: its process is ending", h);
     return false;

@@ -26,10 +26,19 @@ pyshc_pool_is_shelf(const pyshc_shared_t *shared)
     return shared->pool->n_places != 0;
 }
 
-/* A pinned handle's arena is ours from now on. False: RuntimeError, or the process is at its end, ValueError. */
-bool pyshc_pool_lock(pyshc_handle_t *h);
+/* Gives the lock back. False, with ValueError set: the process is at its end. */
+bool pyshc_pool_refuse_end(pyshc_handle_t *h);
 
-static inline void
+/* A pinned handle's arena is ours from now on. False: RuntimeError, or the process is at its end, ValueError. */
+static SHC_ALWAYS_INLINE bool
+pyshc_pool_lock(pyshc_handle_t *h)
+{
+    if (SHC_UNLIKELY(!pyshc_mutex_lock(&h->shared->send_lock)))
+        return false;
+    return SHC_LIKELY(shc_a32_load_relaxed(&h->closed) != 2) || pyshc_pool_refuse_end(h);
+}
+
+static SHC_ALWAYS_INLINE void
 pyshc_pool_unlock(pyshc_shared_t *shared)
 {
     pyshc_mutex_unlock(&shared->send_lock);
@@ -48,7 +57,7 @@ PyObject *pyshc_pool_refuse(pyshc_handle_t *h, int status, uint64_t size);
 static SHC_ALWAYS_INLINE bool
 pyshc_pool_is_tended(const pyshc_pool_t *p)
 {
-    return shc_a64_load_relaxed(&p->tended_epoch) == p->h.shared->seg.epoch;
+    return shc_a64_load_relaxed(&p->tended_epoch) == shc_self_epoch(&pyshc_self);
 }
 
 /* Has the pool tended by the timer of this process, if it wants to be. False: exception. */

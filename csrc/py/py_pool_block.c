@@ -2,7 +2,6 @@
 #include "py/py_pool.h"
 
 #include <stddef.h>
-#include <string.h>
 
 #define NO_RECORD UINT32_MAX
 /* Reserving memory takes its time: so large a block lets other threads run. */
@@ -46,7 +45,7 @@ parse_size(const pyshc_handle_t *h, PyObject *arg, uint64_t *size)
 }
 
 /* 0 or why there is no block. The lock is held before, and not after. */
-static int
+static SHC_ALWAYS_INLINE int
 find_memory(pyshc_shared_t *shared, uint64_t size, bool shelved, shc_ref_t *ref)
 {
     int r = shelved ? shc_pool_unshelve(shared->pool, size, ref) : SHC_EMPTY;
@@ -79,7 +78,11 @@ new_block(pyshc_state_t *st)
     block_t *b;
     if (!PYSHC_FREE_THREADED && SHC_LIKELY(st->n_spare_blocks != 0)) {
         b = (block_t *)PyObject_Init(st->spare_blocks[--st->n_spare_blocks], st->block_type);
-        memset((char *)b + sizeof(PyObject), 0, sizeof *b - sizeof(PyObject));
+        b->hold.handle = NULL;
+        b->viewed = NULL;
+        b->exports = 0;
+        b->is_handed = false;
+        b->weakrefs = NULL;
         PyObject_GC_Track((PyObject *)b);
     } else {
         b = (block_t *)st->block_type->tp_alloc(st->block_type, 0);
@@ -152,11 +155,11 @@ pyshc_pool_allocate(pyshc_handle_t *h, PyObject *size, bool shelved)
 
 /* ---- letting go ---- */
 
-/* In a forked child a block is the parent's. At the end of a process its pool has let all go. */
+/* At the end of a process its pool has let all go. */
 static SHC_ALWAYS_INLINE bool
-is_ours(const hold_t *hold)
+has_ended(const pyshc_handle_t *h)
 {
-    return hold->epoch == shc_self_epoch(&pyshc_self) && shc_a32_load_relaxed(&hold->handle->closed) != 2;
+    return SHC_UNLIKELY(shc_a32_load_relaxed(&h->closed) == 2);
 }
 
 /* The lock is held. */
@@ -170,19 +173,20 @@ let_memory_go(const hold_t *hold)
     return r == SHC_FULL ? shc_arena_release(&pool->arena, hold->ref) : r;
 }
 
-/* A hold that is in no block any more. 0; SHC_E_STALE: somebody wrote over the pool's words. */
+/* A hold that is in no block any more. 0; SHC_E_STALE: somebody wrote over the pool's words. In a forked child it is
+ * the parent's. */
 static SHC_ALWAYS_INLINE int
 let_go(const hold_t *hold)
 {
     pyshc_handle_t *h = hold->handle;
-    bool pins = hold->epoch == shc_self_epoch(&pyshc_self);
+    bool ours = SHC_LIKELY(hold->epoch == shc_self_epoch(&pyshc_self));
     int r = 0;
-    if (SHC_LIKELY(is_ours(hold)) && pyshc_mutex_lock(&h->shared->send_lock)) {
-        if (SHC_LIKELY(is_ours(hold)))
+    if (ours && !has_ended(h) && pyshc_mutex_lock(&h->shared->send_lock)) {
+        if (!has_ended(h)) /* it may have, while we waited */
             r = let_memory_go(hold);
         pyshc_pool_unlock(h->shared);
     }
-    if (pins)
+    if (ours)
         pyshc_handle_unpin(h);
     Py_DECREF(h);
     return r;
@@ -213,7 +217,6 @@ take_out(block_t *b, const pyshc_handle_t *by, hold_t *hold)
     }
     *hold = b->hold;
     b->hold.handle = NULL;
-    b->memory = NULL;
     return TAKEN;
 }
 
