@@ -2,6 +2,7 @@
  * py_ring_lease.c. */
 #include "py/py_ring.h"
 
+#include <errno.h>
 #include <math.h>
 
 #include "base/shc_math.h"
@@ -10,6 +11,10 @@
 /* Default memory: room for `capacity` messages of about 100 bytes. */
 #define DEFAULT_MESSAGE_BYTES 128
 #define DEFAULT_BUFFER_BYTES_MIN (UINT64_C(64) * 1024)
+
+/* Large messages may take so much memory, if no buffer_size sets a limit: address space until it is used. */
+#define LARGE_BYTES (UINT64_C(4) << 30)
+#define LARGE_BYTES_MIN (UINT64_C(64) << 20)
 
 /* ---- creating and opening ---- */
 
@@ -27,11 +32,26 @@ wake_ring(pyshc_shared_t *shared)
     shc_event_notify_all(&shared->reservation_over);
 }
 
+/* Where so large a file or mapping is not allowed, half of it, and so on; where memory cannot be reserved piece by piece,
+ * none. */
+static bool
+make_do(shc_seg_create_args_t *args, int status)
+{
+    uint64_t bytes = shc_ring_extent_bytes(args->config);
+    if (bytes == 0)
+        return false;
+    bytes = status == -EOPNOTSUPP || bytes / 2 < LARGE_BYTES_MIN ? 0 : bytes / 2;
+    shc_ring_set_extent_bytes(args->config, bytes);
+    return shc_ring_lay_out(args) == 0;
+}
+
 const pyshc_kind_t pyshc_ring_kind = {
     .spec = &shc_ring_spec,
     .init = shc_ring_init,
     .bind = bind_ring,
     .wake = wake_ring,
+    .lay_out = shc_ring_lay_out,
+    .make_do = make_do,
 };
 
 typedef struct ring_options {
@@ -67,7 +87,8 @@ create(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
 {
     shc_seg_create_args_t args = {0};
     uint64_t data_bytes = data_bytes_for(options);
-    args.body_size = shc_ring_body_size(data_bytes);
+    args.sparse = true;
+    shc_ring_set_extent_bytes(args.config, options->buffer_size == 0 ? LARGE_BYTES : 0);
     args.config[SHC_RING_CONFIG_CAPACITY] = options->capacity;
     args.config[SHC_RING_CONFIG_DATA_BYTES] = data_bytes;
     args.config[SHC_RING_CONFIG_CODEC] = (uint64_t)h->codec.kind;
@@ -359,7 +380,7 @@ advise_size(uint64_t size, char out[64])
     uint64_t needed = size < SHC_RING_DATA_BYTES_MAX / 4 ? shc_ceil_pow2(2 * (size + SHC_RING_RECORD_HEAD)) : 0;
     if (size == 0)
         PyOS_snprintf(out, 64, "create it with a larger buffer_size");
-    else if (needed != 0 && shc_ring_payload_max(needed) >= size)
+    else if (needed != 0 && shc_ring_payload_max(needed, false) >= size)
         PyOS_snprintf(out, 64, "create it with buffer_size=%llu", (unsigned long long)needed);
     else
         PyOS_snprintf(out, 64, "send it in parts");
@@ -374,7 +395,7 @@ pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
                       (unsigned long long)size);
     advise_size(size, advice);
     PyErr_Format(h->st->MessageTooLargeError, "%s is larger than %R can ever hold (%llu bytes): %s", message, h,
-                 (unsigned long long)h->shared->ring.payload_max, advice);
+                 (unsigned long long)pyshc_ring_message_max(&h->shared->ring), advice);
     return PYSHC_RAISED;
 }
 
@@ -453,7 +474,7 @@ ring_clear(PyObject *self, PyObject *Py_UNUSED(unused))
         return NULL;
     int r = pyshc_ring_enter(h, SHC_RING_CONSUMER);
     if (r == 0) {
-        r = shc_ring_clear(&h->shared->ring);
+        r = pyshc_ring_clear_all(h->shared);
         pyshc_ring_leave_receive(h->shared);
         shc_event_notify_all(&h->shared->ring.shm->space);
     }

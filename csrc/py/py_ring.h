@@ -72,6 +72,38 @@ pyshc_ring_leave_receive(pyshc_shared_t *shared)
 
 extern const pyshc_kind_t pyshc_ring_kind;
 
+/* ---- large messages: py_ring_extent.c. The core's functions, with the arena's handle locked and made when it is first
+ * needed: PYSHC_RAISED (MemoryError) if that cannot be. ---- */
+
+SHC_MUST_USE int pyshc_ring_claim_extent(pyshc_shared_t *shared, uint64_t n, shc_extent_t *out);
+SHC_MUST_USE int pyshc_ring_read_extent(pyshc_shared_t *shared, const shc_ring_message_t *msg, shc_extent_t *out);
+SHC_MUST_USE int pyshc_ring_adopt_extent(pyshc_shared_t *shared, shc_ref_t ref);
+
+/* Gives the memory back, by whoever of us claimed or adopted it; who waits for some is told. */
+void pyshc_ring_release_extent(pyshc_shared_t *shared, shc_ref_t ref);
+
+/* Forgets all messages, large ones included. The receiving end is entered. */
+SHC_MUST_USE int pyshc_ring_clear_all(pyshc_shared_t *shared);
+
+/* Figures of the memory for large messages; all zero if there is none. */
+SHC_MUST_USE int pyshc_ring_extent_stats(pyshc_shared_t *shared, shc_arena_stats_t *out);
+
+/* Gives what is free of it back to the system. */
+void pyshc_ring_trim_extents(pyshc_shared_t *shared);
+
+static inline bool
+pyshc_ring_is_large(const shc_ring_t *ring, uint64_t length)
+{
+    return length > ring->payload_max && ring->has_extents;
+}
+
+/* The longest message that can ever be sent. */
+static inline uint64_t
+pyshc_ring_message_max(const shc_ring_t *ring)
+{
+    return ring->has_extents ? shc_ring_extent_bytes(ring->seg->id.config) : ring->payload_max;
+}
+
 /* Moving messages: py_ring_send.c, py_ring_receive.c, py_ring_lease.c. */
 PyObject *pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *pyshc_ring_try_send(PyObject *self, PyObject *obj);
@@ -114,7 +146,8 @@ typedef struct pyshc_lease {
     PyObject_HEAD pyshc_shared_t *shared; /* NULL while it holds nothing */
     const uint8_t *payload;
     Py_ssize_t length;
-    uint32_t hold;
+    shc_ref_t extent; /* of a large message; else SHC_ARENA_NOTHING, and there is */
+    uint32_t hold;    /* a hold in the ring */
     uint64_t epoch;
 } pyshc_lease_t;
 

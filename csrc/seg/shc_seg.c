@@ -56,6 +56,8 @@ fill_id(shc_seg_id_t *id, const shc_self_t *self, const shc_seg_spec_t *spec, co
     id->participants_offset = SHC_SEG_PARTICIPANTS_OFFSET;
     id->participants = args->participants;
     id->flags = args->persist ? SHC_SEG_FLAG_PERSIST : 0;
+    if (spec->grows && args->reserved[0].n != 0)
+        id->flags |= SHC_SEG_FLAG_GROWS;
     id->creator_pid = self->id.pid;
     id->created = shc_os_wall_ns();
     id->pidns = self->id.pidns;
@@ -85,11 +87,17 @@ reserve_by_writing(int fd, uint64_t size)
     return r == 0 ? shc_os_file_reserve(fd, size) : r;
 }
 
-/* All of it; of a kind that grows, the head and the ranges asked for. */
-static int
-reserve_file(int fd, const shc_seg_id_t *id, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args)
+static inline bool
+grows(const shc_seg_id_t *id)
 {
-    if (!spec->grows)
+    return id->flags & SHC_SEG_FLAG_GROWS;
+}
+
+/* All of it; of one that grows, the head and the ranges asked for. */
+static int
+reserve_file(int fd, const shc_seg_id_t *id, const shc_seg_create_args_t *args)
+{
+    if (!grows(id))
         return shc_os_file_reserve(fd, id->size);
     uint64_t head = SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)id->participants * sizeof(shc_participant_shm_t);
     int r = shc_os_file_set_size(fd, id->size);
@@ -98,7 +106,7 @@ reserve_file(int fd, const shc_seg_id_t *id, const shc_seg_spec_t *spec, const s
     for (unsigned i = 0; i < SHC_SEG_RANGES && r == 0; i++)
         if (args->reserved[i].n != 0)
             r = shc_os_file_reserve_range(fd, id->body_offset + args->reserved[i].from, args->reserved[i].n);
-    return r == -EOPNOTSUPP ? reserve_by_writing(fd, id->size) : r;
+    return r == -EOPNOTSUPP && !args->sparse ? reserve_by_writing(fd, id->size) : r;
 }
 
 /* A reserved, mapped, filled segment without a public name. */
@@ -110,7 +118,7 @@ build(int fd, shc_self_t *self, const shc_seg_spec_t *spec, const shc_seg_create
     void *base;
     int r = fill_id(&seg->id, self, spec, args);
     if (r == 0)
-        r = reserve_file(fd, &seg->id, spec, args);
+        r = reserve_file(fd, &seg->id, args);
     if (r == 0)
         r = shc_os_file_info(fd, &info);
     if (r == 0)
@@ -171,7 +179,7 @@ shc_seg_publish(shc_seg_draft_t *draft, int dir_fd, const char *file, shc_seg_t 
     if (r != 0)
         return r;
     *out = draft->seg;
-    if (out->spec->grows)
+    if (grows(&out->id))
         out->fd = draft->fd;
     else
         shc_os_close(draft->fd);
@@ -235,11 +243,12 @@ validate_id(const shc_seg_id_t *id, uint64_t file_size, const shc_self_t *self, 
     bool sound = id->size == file_size && id->participants_offset == SHC_SEG_PARTICIPANTS_OFFSET &&
                  id->participants >= 1 && id->participants <= SHC_PARTICIPANT_MAX &&
                  id->body_offset >= SHC_SEG_PARTICIPANTS_OFFSET + slots && id->body_offset <= id->size &&
-                 id->body_size == id->size - id->body_offset && (id->flags & ~SHC_SEG_FLAG_PERSIST) == 0;
+                 id->body_size == id->size - id->body_offset &&
+                 (id->flags & ~(SHC_SEG_FLAG_PERSIST | SHC_SEG_FLAG_GROWS)) == 0;
     for (size_t i = 0; i < SHC_ARRAY_SIZE(id->spare); i++)
         sound = sound && id->spare[i] == 0;
     if (sound && spec != NULL)
-        sound = id->body_offset % spec->body_align == 0 && spec->validate(id) == 0;
+        sound = id->body_offset % spec->body_align == 0 && (spec->grows || !grows(id)) && spec->validate(id) == 0;
     if (!sound)
         return SHC_E_CORRUPT;
     return id->pidns != self->id.pidns ? SHC_E_FOREIGN_PIDNS : 0; /* unknown to one side only counts as another one */
@@ -310,7 +319,7 @@ shc_seg_attach(int dir_fd, const char *file, int fd, const shc_os_file_info_t *i
     int r = shc_self_refresh(self);
     if (r == 0)
         r = shc_seg__map(fd, info, self, spec, &seg);
-    if (r == 0 && spec->grows)
+    if (r == 0 && grows(&seg.id))
         seg.fd = fd;
     else
         shc_os_close(fd);

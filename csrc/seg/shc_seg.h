@@ -30,7 +30,7 @@
  *   (d) All memory is reserved at create: a full file system is -ENOSPC there, never SIGBUS later. (A hostile owner
  *       can still truncate his own file under us; POSIX has no defence for named objects.)
  *   (e) Geometry is copied to private memory at attach and validated once; nothing reads it from the segment again.
- *   (f) A kind that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same, and
+ *   (f) A segment that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same, and
  *       every process maps all of it: holes cost address space and no memory. RLIMIT_FSIZE and RLIMIT_AS must allow
  *       the full size, else create says -EFBIG, and create or attach says -ENOMEM. Who reserves later needs the file,
  *       whose name may be gone by then: such a handle keeps the descriptor that it was opened with, close-on-exec, one
@@ -74,7 +74,7 @@ typedef struct shc_seg_spec {
     const shc_layout_row_t *rows; /* the kind's own layout, part of the fingerprint */
     size_t row_count;
     uint64_t body_align;
-    bool grows;         /* the body is reserved range by range: handles keep the descriptor */
+    bool grows;         /* its segments may grow */
     shc_sweep_fn sweep; /* arg: the shc_seg_t; NULL if the structure owns nothing by participant */
     /* Checks config words and body size of a segment that somebody else made: 0 or SHC_E_CORRUPT. */
     int (*validate)(const shc_seg_id_t *id);
@@ -90,11 +90,13 @@ typedef struct shc_seg_range {
 
 typedef struct shc_seg_create_args {
     uint64_t body_size;
-    shc_seg_range_t reserved[SHC_SEG_RANGES]; /* of a kind that grows: what is reserved at once beside the head */
+    /* If the first one is not empty, the segment grows: what is reserved at once beside the head. */
+    shc_seg_range_t reserved[SHC_SEG_RANGES];
     uint64_t config[SHC_SEG_CONFIG_WORDS];
     uint32_t participants;
     uint32_t mode;
     bool persist;
+    bool sparse; /* where ranges cannot be reserved: -EOPNOTSUPP rather than all memory at once */
 } shc_seg_create_args_t;
 
 /* An open segment: private to the process. */
@@ -106,7 +108,7 @@ typedef struct shc_seg {
     uint32_t index;
     uint32_t generation;
     uint64_t epoch; /* 0: not a participant */
-    int fd;         /* of a kind that grows; else -1 */
+    int fd;         /* of one that grows; else -1 */
     uint64_t dev;
     uint64_t ino;
     shc_seg_id_t id; /* private, validated */
