@@ -910,8 +910,15 @@ TOO_LARGE = {
 }
 
 
+@pytest.fixture
+def limited():
+    with RingBufferChannel(4, buffer_size=65536) as channel:
+        yield channel
+
+
 @pytest.mark.parametrize(("message", "words"), TOO_LARGE.values(), ids=TOO_LARGE)
-def test_a_message_that_is_too_large_is_measured(channel, message, words):
+def test_a_message_that_is_too_large_is_measured(limited, message, words):
+    channel = limited
     for call in (
         channel.send,
         channel.try_send,
@@ -926,7 +933,7 @@ def test_a_message_that_is_too_large_is_measured(channel, message, words):
 
 
 def test_a_codecs_own_message_that_is_too_large_is_measured():
-    with RingBufferChannel(4, codec=pickle) as channel:
+    with RingBufferChannel(4, codec=pickle, buffer_size=65536) as channel:
         size = len(pickle.dumps(bytes(100_000)))
         with pytest.raises(MessageTooLargeError, match=f"the message of {size} bytes"):
             channel.send(bytes(100_000))
@@ -934,7 +941,8 @@ def test_a_codecs_own_message_that_is_too_large_is_measured():
         assert channel.receive() == "fits"
 
 
-def test_a_reservation_that_is_too_large_is_measured(channel):
+def test_a_reservation_that_is_too_large_is_measured(limited):
+    channel = limited
     with pytest.raises(MessageTooLargeError, match="the message of 50000 bytes .*: create it with buffer_size=131072$"):
         channel.reserve(50_000)
     with pytest.raises(MessageTooLargeError, match=r"the message of 10{12} bytes .*: send it in parts$"):

@@ -3,8 +3,8 @@
  * Overview. A message that is too long to lie inline travels as a descriptor: 16 bytes {reference, length}, in a record
  * whose tag has SHC_EXTENT_TAG set beside the message's own tag. Its bytes are a run of whole pages from the segment's
  * arena: written in place by the sender, read in place by the receiver, and held as long as the receiver likes, without
- * keeping the carrier from being used again. What was freed last is handed out first, so that a stream of large messages
- * goes to and fro in the same warm memory.
+ * keeping the carrier from being used again. What was freed last is handed out first, so that a stream of large
+ * messages goes to and fro in the same warm memory.
  *
  * Whose it is. OWNED by the sender, from allocation until the receiver adopts it (seg/shc_arena.h, "Blocks on their
  * way"); OWNED by the receiver until it releases it. The carrier's own words say that a message exists and who may take

@@ -4,7 +4,7 @@
  *     shc_ring_extents_open(&arena, seg);                       if ring->has_extents
  *
  *     r = shc_ring_claim_extent(ring, &arena, n, &extent);      as claim; also -ENOSPC and the like
- *     fill extent.memory;  shc_ring_stage_extent(ring, &extent, length, tag);     or shc_arena_release(&arena, extent.ref)
+ *     fill extent.memory;  shc_ring_stage_extent(ring, &extent, length, tag);   or shc_arena_release(&arena, extent.ref)
  *     shc_ring_publish(ring);  ...
  *
  *     r = shc_ring_front(ring, &msg);  if (msg.tag & SHC_EXTENT_TAG)
@@ -20,12 +20,19 @@
  *       as they were. What it had received is free after its sweep.
  *   (c) While nothing is on its way nor held, a message as large as the arena can be sent.
  *
+ * Pairs
+ *   A1, A2: those of ds/shc_ring.h. By A1 <- R1 a message's bytes and its descriptor are there when it is.
+ *   SC1: record read, then head looked at  <->  space given back (R2), taken by the producer (A2), overwritten: who reads
+ *        a record while it is overwritten sees that its space was given back. (Were it missed, a stranger's bytes would
+ *        have to be the very reference of a block of the dead: it would stay with nobody until the segment ends.)
+ *
  * Crash points (producer / consumer -> what stays -> who mends it)
  *   memory allocated, not published    OWNED(dead), no message refers to it    sweep frees it
  *   published                          OWNED(dead), a message refers to it     sweep settles it: ATTACHED
  *   adopted, head not stored           OWNED(dead), the message is still there sweep settles it
  *   head stored, not released          OWNED(dead), no message refers to it    sweep frees it
  *   released, not notified             nothing                                 the producer's slice ends
+ *   clearing                           as adopted, and so on                   sweep; what is left is there for the next
  *   leaving, some settled              ATTACHED, OWNED(dead)                   sweep goes on with it */
 #ifndef SHC_RING_EXTENT_H
 #define SHC_RING_EXTENT_H

@@ -2,11 +2,11 @@
  * py_ring_lease.c. */
 #include "py/py_ring.h"
 
-#include <errno.h>
 #include <math.h>
 
 #include "base/shc_math.h"
 #include "py/pyshc_place.h"
+#include "py/pyshc_refusal.h"
 
 /* Default memory: room for `capacity` messages of about 100 bytes. */
 #define DEFAULT_MESSAGE_BYTES 128
@@ -32,8 +32,8 @@ wake_ring(pyshc_shared_t *shared)
     shc_event_notify_all(&shared->reservation_over);
 }
 
-/* Where so large a file or mapping is not allowed, half of it, and so on; where memory cannot be reserved piece by piece,
- * none. */
+/* Where so large a file or mapping is not allowed, half of it, and so on; where memory cannot be reserved piece by
+ * piece, none. */
 static bool
 make_do(shc_seg_create_args_t *args, int status)
 {
@@ -386,8 +386,8 @@ advise_size(uint64_t size, char out[64])
         PyOS_snprintf(out, 64, "send it in parts");
 }
 
-int
-pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
+static int
+raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
 {
     char message[64] = "the message", advice[64];
     if (size != 0)
@@ -396,6 +396,15 @@ pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
     advise_size(size, advice);
     PyErr_Format(h->st->MessageTooLargeError, "%s is larger than %R can ever hold (%llu bytes): %s", message, h,
                  (unsigned long long)pyshc_ring_message_max(&h->shared->ring), advice);
+    return PYSHC_RAISED;
+}
+
+int
+pyshc_ring_refuse_size(pyshc_handle_t *h, int status, uint64_t size, bool exact)
+{
+    if (status == SHC_E_TOO_LARGE)
+        return raise_too_large(h, size, exact);
+    pyshc_refuse_growth(h, status, "message", size);
     return PYSHC_RAISED;
 }
 
@@ -569,18 +578,26 @@ ring_stats_fields(pyshc_handle_t *h)
     uint64_t peak = shc_a64_load_relaxed(&shm->peak);
     uint64_t waiters = shc_participant_count_waiters(&h->shared->seg.participants, &pyshc_self.id);
     uint32_t flags = shc_ring_shutdown_flags(ring);
+    shc_arena_stats_t large;
+    int r = pyshc_ring_extent_stats(h->shared, &large);
+    if (r != 0)
+        return r == PYSHC_RAISED ? NULL : pyshc_ring_raise(h, r);
     PyObject *participants = pyshc_participants(h->shared, holds_of);
     if (participants == NULL)
         return NULL;
     return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O,s:N}", "bytes_total", (unsigned long long)ring->units << 3,
-        "bytes_used", (unsigned long long)bytes, "capacity", (unsigned long long)ring->capacity, "length",
-        (unsigned long long)length_of(h), "sent", (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:O,s:N}", "bytes_total",
+        (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
+        (unsigned long long)ring->capacity, "length", (unsigned long long)length_of(h), "sent",
+        (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
         (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
         (unsigned long long)(peak > messages ? peak : messages), "waiters", (unsigned long long)waiters,
         "sender_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->producer_deaths), "receiver_deaths",
-        (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "is_shutdown", flags ? Py_True : Py_False,
-        "participants", participants);
+        (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "bytes_large_total",
+        (unsigned long long)large.bytes_total, "bytes_large_reserved", (unsigned long long)large.bytes_backed,
+        "bytes_large_used", (unsigned long long)large.bytes_used, "large_messages", (unsigned long long)large.runs,
+        "large_fragmentation", large.fragmentation, "is_shutdown", flags ? Py_True : Py_False, "participants",
+        participants);
 }
 
 static PyObject *

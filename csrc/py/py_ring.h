@@ -4,6 +4,8 @@
 
 #include "py/pyshc_wait.h"
 
+#include <errno.h>
+
 /* A member of its own keeps Python from making a class of two kinds: their layouts conflict. */
 typedef struct pyshc_ring_object {
     pyshc_handle_t h;
@@ -88,7 +90,7 @@ SHC_MUST_USE int pyshc_ring_clear_all(pyshc_shared_t *shared);
 /* Figures of the memory for large messages; all zero if there is none. */
 SHC_MUST_USE int pyshc_ring_extent_stats(pyshc_shared_t *shared, shc_arena_stats_t *out);
 
-/* Gives what is free of it back to the system. */
+/* Gives most of what is free of it back to the system. */
 void pyshc_ring_trim_extents(pyshc_shared_t *shared);
 
 static inline bool
@@ -119,9 +121,16 @@ PyObject *pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssi
 /* Raises what a status of an operation on h stands for; returns NULL. PYSHC_RESERVED is Full: the time was over. */
 PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
 
-/* MessageTooLargeError for a message of that many bytes, of up to that many if it is not exact; 0: not known. Returns
+/* Whether it was the size of a message that kept it from being sent. */
+static inline bool
+pyshc_ring_is_about_size(int status)
+{
+    return status == SHC_E_TOO_LARGE || status == -ENOSPC || status == -ENOMEM;
+}
+
+/* Then raises why one of that many bytes, of up to that many if it is not exact, cannot be; size 0: not known. Returns
  * PYSHC_RAISED. */
-SHC_COLD int pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact);
+SHC_COLD int pyshc_ring_refuse_size(pyshc_handle_t *h, int status, uint64_t size, bool exact);
 
 /* Beside the core's codes and those of the codec: another thread of this process has a reservation open. */
 #define PYSHC_RESERVED 1101

@@ -96,11 +96,14 @@ pyshc_ring_extent_stats(pyshc_shared_t *shared, shc_arena_stats_t *out)
     return r;
 }
 
+/* So much stays: what comes after a pause finds memory that need not be cleared by the system first. */
+#define KEPT_BYTES (UINT64_C(4) << 20)
+
 void
 pyshc_ring_trim_extents(pyshc_shared_t *shared)
 {
     PYSHC_GUARD_LOCK(&shared->extents_guard);
     if (shared->extents != NULL)
-        (void)shc_arena_cleanup(shared->extents, 0);
+        (void)shc_arena_cleanup(shared->extents, KEPT_BYTES);
     unlock(shared);
 }

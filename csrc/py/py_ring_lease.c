@@ -217,10 +217,9 @@ reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t dea
         return r;
     }
     Py_DECREF(r);
-    if (status == SHC_E_TOO_LARGE)
-        (void)pyshc_ring_raise_too_large(h, nbytes, plan == NULL);
-    else
-        pyshc_ring_raise(h, status);
+    if (pyshc_ring_is_about_size(status))
+        status = pyshc_ring_refuse_size(h, status, nbytes, plan == NULL);
+    pyshc_ring_raise(h, status);
     return NULL;
 }
 

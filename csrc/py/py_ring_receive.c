@@ -171,6 +171,13 @@ receive_attempt(pyshc_operation_t *base)
 
 /* ---- the operation ---- */
 
+/* Nothing has come for a while. The handle is not closed: it is pinned, and was looked at since it slept. */
+static void
+on_idle(pyshc_operation_t *op)
+{
+    pyshc_ring_trim_extents(op->handle->shared);
+}
+
 static int
 receive_once(receive_op_t *op, uint64_t deadline_ns, PyObject **result)
 {
@@ -193,7 +200,8 @@ receive_any(pyshc_handle_t *h, uint64_t deadline_ns, bool copy, bool peek, PyObj
                                   .handle = h,
                                   .would_block = SHC_EMPTY,
                                   .event = &h->shared->ring.shm->items,
-                                  .spin = &h->shared->receive_spin};
+                                  .spin = &h->shared->receive_spin,
+                                  .idle = on_idle};
     op.copy = copy;
     op.peek = peek;
     op.lease = NULL;

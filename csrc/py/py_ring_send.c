@@ -221,11 +221,11 @@ pyshc_ring_wait_reserved(pyshc_operation_t *op, uint64_t deadline_ns)
 }
 
 static int
-refuse_size(pyshc_handle_t *h, pyshc_outgoing_t *out)
+refuse_size(pyshc_handle_t *h, int status, pyshc_outgoing_t *out)
 {
     bool exact;
     uint64_t size = pyshc_outgoing_full_size(out, &exact);
-    return pyshc_ring_raise_too_large(h, size, exact);
+    return pyshc_ring_refuse_size(h, status, size, exact);
 }
 
 /* Encodes as the codec says, falling back to pickle where it allows that, and waits for room. */
@@ -246,8 +246,8 @@ send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
         if (r == 0)
             r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     }
-    if (SHC_UNLIKELY(r == SHC_E_TOO_LARGE))
-        r = refuse_size(h, &out);
+    if (SHC_UNLIKELY(pyshc_ring_is_about_size(r)))
+        r = refuse_size(h, r, &out);
     pyshc_outgoing_clear(&out);
     return r;
 }
@@ -257,7 +257,8 @@ refuse_plain(pyshc_handle_t *h, PyObject *obj)
 {
     size_t length;
     uint8_t tag;
-    return pyshc_ring_raise_too_large(h, pyshc_fast_size(&h->codec, obj, &length, &tag) ? length : 0, true);
+    bool known = pyshc_fast_size(&h->codec, obj, &length, &tag);
+    return pyshc_ring_refuse_size(h, SHC_E_TOO_LARGE, known ? length : 0, true);
 }
 
 static SHC_ALWAYS_INLINE int

@@ -213,7 +213,9 @@ create_at(pyshc_handle_t *h, const pyshc_kind_t *kind, shc_seg_create_args_t *ar
         *exists = done = true;
     } else if (r != PYSHC_RAISED) {
         uint64_t size = 0;
-        if (shc_seg_size_for(kind->spec, args, &size) != 0)
+        int known =
+            r == -ENOSPC ? shc_seg_need_for(kind->spec, args, &size) : shc_seg_size_for(kind->spec, args, &size);
+        if (known != 0)
             size = UINT64_MAX;
         pyshc_refuse_creation(h->st, r, pyshc_handle_type_name(h), kind->spec->kind, &place, name, size);
     }

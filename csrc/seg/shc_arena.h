@@ -347,8 +347,8 @@ SHC_MUST_USE int shc_arena_retire(shc_arena_t *arena, shc_ref_t ref);  /* ATTACH
 SHC_MUST_USE int shc_arena_reclaim(shc_arena_t *arena, shc_ref_t ref); /* RETIRING(me) -> OWNED(me) */
 SHC_MUST_USE int shc_arena_restore(shc_arena_t *arena, shc_ref_t ref); /* RETIRING(me) -> ATTACHED */
 
-/* OWNED by whoever sent it, be it this process, or ATTACHED -> OWNED(me): by the one that the structure's words let have
- * it. The sender's part was allocate, and to make the reference visible; it has nothing more to do with the block. */
+/* OWNED by whoever sent it, be it this process, or ATTACHED -> OWNED(me): by the one that the structure's words let
+ * have it. The sender's part was to allocate it and to make the reference visible; it has nothing more to do with it. */
 SHC_MUST_USE int shc_arena_adopt(shc_arena_t *arena, shc_ref_t ref);
 
 /* ---- blocks that several processes hold ---- */

@@ -27,14 +27,38 @@ shc_seg_is_laid_out(const shc_seg_id_t *id, const shc_seg_spec_t *spec)
     return id->fingerprint == fingerprint_for(spec);
 }
 
+static uint64_t
+head_size(uint32_t participants)
+{
+    return SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)participants * sizeof(shc_participant_shm_t);
+}
+
 int
 shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size)
 {
-    uint64_t head = SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)args->participants * sizeof(shc_participant_shm_t);
     uint64_t total;
-    if (!shc_add_checked(shc_align_up(head, spec->body_align), args->body_size, &total) || total > INT64_MAX)
+    if (!shc_add_checked(shc_align_up(head_size(args->participants), spec->body_align), args->body_size, &total) ||
+        total > INT64_MAX)
         return SHC_E_TOO_LARGE;
     *size = total;
+    return 0;
+}
+
+/* Whether a segment for these arguments grows. */
+static bool
+is_to_grow(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args)
+{
+    return spec->grows && args->reserved[0].n != 0;
+}
+
+int
+shc_seg_need_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *bytes)
+{
+    if (!is_to_grow(spec, args))
+        return shc_seg_size_for(spec, args, bytes);
+    *bytes = head_size(args->participants);
+    for (unsigned i = 0; i < SHC_SEG_RANGES; i++)
+        *bytes += args->reserved[i].n;
     return 0;
 }
 
@@ -56,7 +80,7 @@ fill_id(shc_seg_id_t *id, const shc_self_t *self, const shc_seg_spec_t *spec, co
     id->participants_offset = SHC_SEG_PARTICIPANTS_OFFSET;
     id->participants = args->participants;
     id->flags = args->persist ? SHC_SEG_FLAG_PERSIST : 0;
-    if (spec->grows && args->reserved[0].n != 0)
+    if (is_to_grow(spec, args))
         id->flags |= SHC_SEG_FLAG_GROWS;
     id->creator_pid = self->id.pid;
     id->created = shc_os_wall_ns();
@@ -99,10 +123,9 @@ reserve_file(int fd, const shc_seg_id_t *id, const shc_seg_create_args_t *args)
 {
     if (!grows(id))
         return shc_os_file_reserve(fd, id->size);
-    uint64_t head = SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)id->participants * sizeof(shc_participant_shm_t);
     int r = shc_os_file_set_size(fd, id->size);
     if (r == 0)
-        r = shc_os_file_reserve_range(fd, 0, head);
+        r = shc_os_file_reserve_range(fd, 0, head_size(id->participants));
     for (unsigned i = 0; i < SHC_SEG_RANGES && r == 0; i++)
         if (args->reserved[i].n != 0)
             r = shc_os_file_reserve_range(fd, id->body_offset + args->reserved[i].from, args->reserved[i].n);

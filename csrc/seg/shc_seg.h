@@ -30,7 +30,7 @@
  *   (d) All memory is reserved at create: a full file system is -ENOSPC there, never SIGBUS later. (A hostile owner
  *       can still truncate his own file under us; POSIX has no defence for named objects.)
  *   (e) Geometry is copied to private memory at attach and validated once; nothing reads it from the segment again.
- *   (f) A segment that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same, and
+ *   (f) A segment that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same:
  *       every process maps all of it: holes cost address space and no memory. RLIMIT_FSIZE and RLIMIT_AS must allow
  *       the full size, else create says -EFBIG, and create or attach says -ENOMEM. Who reserves later needs the file,
  *       whose name may be gone by then: such a handle keeps the descriptor that it was opened with, close-on-exec, one
@@ -128,6 +128,9 @@ bool shc_seg_is_laid_out(const shc_seg_id_t *id, const shc_seg_spec_t *spec);
 
 /* How large the file for these arguments will be; SHC_E_TOO_LARGE on overflow. */
 SHC_MUST_USE int shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size);
+
+/* How much memory create will reserve. */
+SHC_MUST_USE int shc_seg_need_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *bytes);
 
 /* A segment that has no public name yet. */
 typedef struct shc_seg_draft {
