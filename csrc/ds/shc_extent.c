@@ -10,13 +10,21 @@ typedef struct descriptor {
 
 _Static_assert(sizeof(descriptor_t) == SHC_EXTENT_DESCRIPTOR, "two words");
 
+static bool
+is_system_short(int status)
+{
+    return status == -ENOSPC || status == -ENOMEM;
+}
+
 int
 shc_extent_allocate(shc_arena_t *arena, uint64_t n, shc_extent_t *out)
 {
     void *memory;
-    uint64_t least = arena->small_max + 1;
-    int r = shc_arena_allocate(arena, n < least ? least : n, &out->ref);
-    if ((r == -ENOSPC || r == -ENOMEM) && shc_arena_is_used(arena))
+    uint64_t least = arena->small_max + 1, bytes = n < least ? least : n;
+    int r = shc_arena_allocate(arena, bytes, &out->ref);
+    if ((r == SHC_FULL || is_system_short(r)) && shc_seg_reap_participants(arena->seg) != 0)
+        r = shc_arena_allocate(arena, bytes, &out->ref);
+    if (is_system_short(r) && shc_arena_is_used(arena))
         return SHC_FULL;
     if (r == 0)
         r = shc_arena_resolve(arena, out->ref, &memory, &out->length);

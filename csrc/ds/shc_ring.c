@@ -203,6 +203,7 @@ load_consumer(shc_ring_t *ring)
         return SHC_E_CORRUPT;
     ring->read.position = ring->run_end = head.position;
     ring->read.count = rebuild_total(shc_a64_load_relaxed(&ring->shm->received), head.count);
+    ring->inherited_end = ring->read.position + units_between(head.position, tail.position);
     ring->tail_copy = tail;
     ring->peak = shc_a64_load_relaxed(&ring->shm->peak);
     ring->hold_first = ring->hold_last = 0;

@@ -119,6 +119,7 @@ typedef struct shc_ring {
     /* consumer */
     shc_ring_cursor_t read; /* behind the last message taken; ahead of head while messages are held */
     uint64_t run_end; /* position up to which records lie one behind the other: tail_copy or the end of the data */
+    uint64_t inherited_end; /* where the tail was when the end was taken: a predecessor may have had what lies before */
     shc_ring_cursor_t tail_copy;
     uint64_t peak;
     shc_watch_t receive_watch;

@@ -27,6 +27,15 @@ shc_ring_stage_extent(shc_ring_t *ring, const shc_extent_t *extent, uint64_t len
 
 /* ---- consumer ---- */
 
+bool
+shc_ring_is_gone(const shc_ring_t *ring, shc_arena_t *arena, const shc_ring_message_t *msg)
+{
+    shc_extent_t extent;
+    bool inherited = (int64_t)(ring->inherited_end - ring->read.position) > 0;
+    return inherited && (msg->tag & SHC_EXTENT_TAG) != 0 && msg->length == SHC_EXTENT_DESCRIPTOR &&
+           shc_extent_read(arena, msg->payload, msg->length, &extent) == SHC_E_STALE;
+}
+
 /* Frees the memory of a message that is gone past unread. What has none is left as it is. */
 static void
 discard(shc_arena_t *arena, const shc_ring_message_t *msg)

@@ -4,10 +4,10 @@
  *     shc_ring_extents_open(&arena, seg);                       if ring->has_extents
  *
  *     r = shc_ring_claim_extent(ring, &arena, n, &extent);      as claim; also -ENOSPC and the like
- *     fill extent.memory;  shc_ring_stage_extent(ring, &extent, length, tag);   or shc_arena_release(&arena, extent.ref)
+ *     fill extent.memory;  shc_ring_stage_extent(ring, &extent, length, tag);   or give it back by shc_arena_release
  *     shc_ring_publish(ring);  ...
  *
- *     r = shc_ring_front(ring, &msg);  if (msg.tag & SHC_EXTENT_TAG)
+ *     r = shc_ring_front(ring, &msg);  if (msg.tag & SHC_EXTENT_TAG)     and not shc_ring_is_gone, which is gone past
  *         r = shc_extent_read(&arena, msg.payload, msg.length, &extent);          read it there
  *     r = shc_arena_adopt(&arena, extent.ref);  shc_ring_consume(ring, &msg);  shc_ring_give_back(ring);
  *     shc_arena_release(&arena, extent.ref);  notify space;     at any time later
@@ -17,14 +17,15 @@
  * Guarantees, beside those of the ring
  *   (a) What a killed producer had published is delivered; what it had not is free after its sweep.
  *   (b) If the consumer is killed before its store of `head`, its successor gets the message again, and finds its bytes
- *       as they were. What it had received is free after its sweep.
+ *       as they were. What it had received is free after its sweep. While a message in the ring is held, `head` stays,
+ *       and large ones behind it can be received and released: these do not come again (shc_ring_is_gone).
  *   (c) While nothing is on its way nor held, a message as large as the arena can be sent.
  *
  * Pairs
  *   A1, A2: those of ds/shc_ring.h. By A1 <- R1 a message's bytes and its descriptor are there when it is.
- *   SC1: record read, then head looked at  <->  space given back (R2), taken by the producer (A2), overwritten: who reads
- *        a record while it is overwritten sees that its space was given back. (Were it missed, a stranger's bytes would
- *        have to be the very reference of a block of the dead: it would stay with nobody until the segment ends.)
+ *   SC1: record read, then head looked at  <->  space given back (R2), taken by the producer (A2), overwritten: who
+ *        reads a record while it is overwritten sees that its space was given back. (Were it missed, a stranger's bytes
+ *        would have to be the very reference of a block of the dead: it would stay with nobody until the segment ends.)
  *
  * Crash points (producer / consumer -> what stays -> who mends it)
  *   memory allocated, not published    OWNED(dead), no message refers to it    sweep frees it
@@ -32,7 +33,7 @@
  *   adopted, head not stored           OWNED(dead), the message is still there sweep settles it
  *   head stored, not released          OWNED(dead), no message refers to it    sweep frees it
  *   released, not notified             nothing                                 the producer's slice ends
- *   clearing                           as adopted, and so on                   sweep; what is left is there for the next
+ *   clearing                           as adopted, and so on                   sweep; the rest is there for the next
  *   leaving, some settled              ATTACHED, OWNED(dead)                   sweep goes on with it */
 #ifndef SHC_RING_EXTENT_H
 #define SHC_RING_EXTENT_H
@@ -49,6 +50,10 @@ SHC_MUST_USE int shc_ring_claim_extent(shc_ring_t *ring, shc_arena_t *arena, uin
 
 /* Stages a message of `length` bytes in claimed memory; nothing else may have been staged since. */
 void shc_ring_stage_extent(shc_ring_t *ring, const shc_extent_t *extent, uint64_t length, uint8_t tag);
+
+/* Whether a message that front gave is a large one whose memory the consumer before this one had given back when it
+ * died, without having come to let the producer know: to be gone past like one that was received. */
+bool shc_ring_is_gone(const shc_ring_t *ring, shc_arena_t *arena, const shc_ring_message_t *msg);
 
 /* shc_ring_clear for a ring with extents: frees the memory of what it forgets. */
 SHC_MUST_USE int shc_ring_clear_extents(shc_ring_t *ring, shc_arena_t *arena);

@@ -79,6 +79,8 @@ extern const pyshc_kind_t pyshc_ring_kind;
 
 SHC_MUST_USE int pyshc_ring_claim_extent(pyshc_shared_t *shared, uint64_t n, shc_extent_t *out);
 SHC_MUST_USE int pyshc_ring_read_extent(pyshc_shared_t *shared, const shc_ring_message_t *msg, shc_extent_t *out);
+/* shc_ring_front, past what is gone. */
+SHC_MUST_USE int pyshc_ring_front(pyshc_shared_t *shared, shc_ring_message_t *msg);
 SHC_MUST_USE int pyshc_ring_adopt_extent(pyshc_shared_t *shared, shc_ref_t ref);
 
 /* Gives the memory back, by whoever of us claimed or adopted it; who waits for some is told. */

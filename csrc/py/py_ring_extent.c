@@ -48,6 +48,36 @@ pyshc_ring_read_extent(pyshc_shared_t *shared, const shc_ring_message_t *msg, sh
     return r;
 }
 
+/* Only right after the end was taken. */
+static int
+go_past_gone(pyshc_shared_t *shared, const shc_ring_message_t *msg)
+{
+    shc_arena_t *arena = lock(shared);
+    if (arena == NULL)
+        return PYSHC_RAISED;
+    bool gone = shc_ring_is_gone(&shared->ring, arena, msg);
+    unlock(shared);
+    if (!gone)
+        return 0;
+    shc_ring_consume(&shared->ring, msg);
+    shc_ring_give_back(&shared->ring);
+    return SHC_AGAIN;
+}
+
+int
+pyshc_ring_front(pyshc_shared_t *shared, shc_ring_message_t *msg)
+{
+    const shc_ring_t *ring = &shared->ring;
+    int r;
+    do {
+        r = shc_ring_front(&shared->ring, msg);
+        bool may_be_gone = r == 0 && ring->has_extents && (int64_t)(ring->inherited_end - ring->read.position) > 0;
+        if (SHC_UNLIKELY(may_be_gone && (msg->tag & SHC_EXTENT_TAG) != 0))
+            r = go_past_gone(shared, msg);
+    } while (r == SHC_AGAIN);
+    return r;
+}
+
 int
 pyshc_ring_adopt_extent(pyshc_shared_t *shared, shc_ref_t ref)
 {
@@ -103,7 +133,9 @@ void
 pyshc_ring_trim_extents(pyshc_shared_t *shared)
 {
     PYSHC_GUARD_LOCK(&shared->extents_guard);
-    if (shared->extents != NULL)
+    if (shared->extents != NULL) {
+        (void)shc_seg_reap_participants(&shared->seg);
         (void)shc_arena_cleanup(shared->extents, KEPT_BYTES);
+    }
     unlock(shared);
 }

@@ -151,7 +151,7 @@ receive_attempt(pyshc_operation_t *base)
     int r = pyshc_ring_enter(h, SHC_RING_CONSUMER);
     if (r != 0)
         return r;
-    r = shc_ring_front(&shared->ring, &msg);
+    r = pyshc_ring_front(shared, &msg);
     base->gained = shc_ring_ahead(&shared->ring);
     if (r == 0 && op->copy) {
         r = read_fast(h, &msg, &op->result);

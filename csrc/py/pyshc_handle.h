@@ -25,7 +25,7 @@ typedef struct pyshc_kind {
     void (*let_go)(pyshc_handle_t *);
     /* Completes what is asked of the segment, when the number of participants is known; may be NULL. */
     int (*lay_out)(shc_seg_create_args_t *);
-    /* The system refused a segment of that size: asks for a smaller one, laid out. False: there is none; may be NULL. */
+    /* The system refused a segment of that size: asks for a smaller one, laid out. False: none is; may be NULL. */
     bool (*make_do)(shc_seg_create_args_t *, int status);
 } pyshc_kind_t;
 

@@ -389,8 +389,10 @@ pyshc_shared_take_end(pyshc_shared_t *shared, int end)
     int r = 0;
     if (shc_a32_load_relaxed(&shared->end_users[end]) == 0)
         r = shc_ring_take(&shared->ring, end);
-    if (r == SHC_OWNER_DIED)
+    if (r == SHC_OWNER_DIED) {
+        (void)shc_seg_reap_participants(&shared->seg); /* it may have had memory of large messages, too */
         r = 0;
+    }
     if (r == 0)
         (void)change_end_users(shared, end, 1);
     pyshc_registry_unlock();

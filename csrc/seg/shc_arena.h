@@ -348,7 +348,7 @@ SHC_MUST_USE int shc_arena_reclaim(shc_arena_t *arena, shc_ref_t ref); /* RETIRI
 SHC_MUST_USE int shc_arena_restore(shc_arena_t *arena, shc_ref_t ref); /* RETIRING(me) -> ATTACHED */
 
 /* OWNED by whoever sent it, be it this process, or ATTACHED -> OWNED(me): by the one that the structure's words let
- * have it. The sender's part was to allocate it and to make the reference visible; it has nothing more to do with it. */
+ * have it. The sender's part was to allocate it and to make the reference visible; that is all. */
 SHC_MUST_USE int shc_arena_adopt(shc_arena_t *arena, shc_ref_t ref);
 
 /* ---- blocks that several processes hold ---- */
