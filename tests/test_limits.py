@@ -16,7 +16,7 @@ import time
 import pytest
 from helpers import HERE, PATIENCE_S, Peer, forked, path_of, run_python, until
 
-from shmcomm import RingBufferChannel, SharedMemoryBuffer, _core
+from shmcomm import Full, RingBufferChannel, SharedMemoryBuffer, _core
 
 SEED = int(os.environ.get("SHC_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -86,6 +86,39 @@ def test_objects_until_the_file_system_is_full(mounted):
             for one in made:
                 one.close()
             assert list(folder.iterdir()) == []
+
+
+def test_a_large_message_for_which_there_is_no_memory(mounted):
+    """Nothing is on its way: the system's error, in words. Something is: there will be room when it has been received,
+    as in a channel that is full."""
+    folder = mounted("size=8m")
+    with RingBufferChannel(4, directory=folder) as channel:
+        for call in (
+            channel.send,
+            channel.try_send,
+            lambda m: channel.send_batch([1, m]),
+            lambda m: channel.reserve(len(m)),
+        ):
+            with pytest.raises(
+                OSError, match=r"cannot grow for a message of \d+ bytes: .*small has \d+ free; .*gc"
+            ) as caught:
+                call(bytes(20_000_000))
+            assert caught.value.errno == errno.ENOSPC
+            assert_usable(channel)
+        for _ in range(3):
+            channel.send(bytes(5_000_000))
+            assert not channel.try_send(bytes(5_000_000))
+            with pytest.raises(Full):
+                channel.send(bytes(5_000_000), timeout=0.01)
+            view = channel.receive(copy=False)
+            with pytest.raises(Full):
+                channel.reserve_array(5_000_000, "u1", timeout=0.01)
+            assert len(view) == 5_000_000
+            del view
+        fill(folder / "full")
+        channel.send(bytes(5_000_000))  # its memory is there already
+        assert channel.receive() == bytes(5_000_000)
+        assert_usable(channel)
 
 
 def test_what_was_promised_is_there_when_the_file_system_is_full(mounted):

@@ -14,8 +14,8 @@
  * of the arena from whoever needs all of it. So a sender that finds no memory while nothing is on its way nor held has
  * asked for more than there can ever be.
  *
- * Who looks for the dead. Whoever finds no memory sweeps what they held before it says so. (So does whoever takes an end
- * from one of them, and a receiver that has nothing to do.)
+ * Who looks for the dead. Whoever finds no memory sweeps what they held before it says so. (So does whoever takes an
+ * end from one of them, and a receiver that has nothing to do.)
  *
  * What the system refuses. Where it has no memory left, but some of this arena is in use, there will be some when that
  * comes back: SHC_FULL, as if the arena were full. Else it is the system's error.

@@ -13,9 +13,13 @@ distance(uint64_t from, uint64_t to)
 int
 shc_ring_claim_extent(shc_ring_t *ring, shc_arena_t *arena, uint64_t n, shc_extent_t *out)
 {
-    uint64_t room;
+    uint64_t room, head = shc_a64_load_relaxed(&ring->shm->head);
     int r = shc_ring_claim(ring, SHC_EXTENT_DESCRIPTOR, &out->descriptor, &room);
-    return r == 0 ? shc_extent_allocate(arena, n, out) : r;
+    if (r == 0)
+        r = shc_extent_allocate(arena, n, out);
+    if (r == SHC_FULL)
+        ring->send_watch.seen = head; /* memory comes back when messages are taken, though not at that moment */
+    return r;
 }
 
 void
@@ -33,7 +37,8 @@ shc_ring_is_gone(const shc_ring_t *ring, shc_arena_t *arena, const shc_ring_mess
     shc_extent_t extent;
     bool inherited = (int64_t)(ring->inherited_end - ring->read.position) > 0;
     return inherited && (msg->tag & SHC_EXTENT_TAG) != 0 && msg->length == SHC_EXTENT_DESCRIPTOR &&
-           shc_extent_read(arena, msg->payload, msg->length, &extent) == SHC_E_STALE;
+           shc_extent_read(arena, msg->payload, msg->length, &extent) == SHC_E_STALE && shc_arena_is_ref(extent.ref) &&
+           shc_arena_at(arena, extent.ref) != NULL;
 }
 
 /* Frees the memory of a message that is gone past unread. What has none is left as it is. */

@@ -45,7 +45,7 @@
 void shc_ring_extents_open(shc_arena_t *arena, shc_seg_t *seg);
 
 /* Room in the ring for a descriptor, and memory for at least n bytes, which is the caller's until the message is
- * published. SHC_FULL may mean either. */
+ * published. SHC_FULL may mean either: then wait as for claim; who releases memory notifies `space`, too. */
 SHC_MUST_USE int shc_ring_claim_extent(shc_ring_t *ring, shc_arena_t *arena, uint64_t n, shc_extent_t *out);
 
 /* Stages a message of `length` bytes in claimed memory; nothing else may have been staged since. */

@@ -126,11 +126,15 @@ PyDoc_STRVAR(
     "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, name=None, mode=0o600, persist=False,\n"
     "                  directory=None, max_participants=128)\n--\n\n"
     "A channel from one producer process to one consumer process: a ring of bytes in shared memory, wait-free.\n\n"
-    "capacity: messages it holds at most, 1 to 8388607. buffer_size: bytes of memory for them, rounded up to a power "
-    "of two and to\n"
-    "4096; by default 128 for each message and at least 64 KiB. A message takes its bytes plus 8, rounded up to 8, and "
-    "at most half of\n"
-    "the memory: for 1000 messages of 1 kB at a time say buffer_size=1000 * 1032.\n"
+    "capacity: messages it holds at most, 1 to 8388607. buffer_size: by default the ring has 128 bytes for each "
+    "message "
+    "and at least\n"
+    "64 KiB; what is longer than 64 KiB or half of that gets memory of its own when it is sent, 4 GiB in all. A stated "
+    "size, rounded up to\n"
+    "a power of two and to 4096, is all there is, reserved at once, and no message may take more than half. In the "
+    "ring "
+    "one takes its\n"
+    "bytes plus 8, rounded up to 8: for 1000 messages of 1 kB at a time say buffer_size=1000 * 1032.\n"
     "codec: 'auto', 'native', 'pickle', 'raw' or an object with dumps and loads. spin: seconds to spin before "
     "sleeping, 0 to 1; None\n"
     "learns it. name, mode, persist, directory, max_participants: see SharedObject.\n\n"
@@ -230,6 +234,17 @@ codec_agrees(pyshc_handle_t *h, PyObject *codec)
     return (uint64_t)h->codec.kind == there;
 }
 
+/* Whether a stated buffer_size is all that the ring has. */
+static bool
+size_agrees(pyshc_handle_t *h, uint64_t asked)
+{
+    if (!h->shared->ring.has_extents)
+        return number_agrees(h, "buffer_size", h->shared->seg.id.config[SHC_RING_CONFIG_DATA_BYTES], asked);
+    pyshc_handle_disagree(h, "buffer_size", PyUnicode_FromString("None"),
+                          PyUnicode_FromFormat("%llu", (unsigned long long)asked));
+    return false;
+}
+
 /* Whether an existing ring has what open() was told. */
 static bool
 agrees(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t *options, PyObject *codec)
@@ -237,8 +252,7 @@ agrees(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
     const uint64_t *config = h->shared->seg.id.config;
     if (options->capacity != 0 && !number_agrees(h, "capacity", config[SHC_RING_CONFIG_CAPACITY], options->capacity))
         return false;
-    if (options->buffer_size != 0 &&
-        !number_agrees(h, "buffer_size", config[SHC_RING_CONFIG_DATA_BYTES], data_bytes_for(options)))
+    if (options->buffer_size != 0 && !size_agrees(h, data_bytes_for(options)))
         return false;
     return pyshc_handle_agrees(h, creation) && codec_agrees(h, codec);
 }
@@ -617,6 +631,8 @@ PyDoc_STRVAR(send_doc,
              "send($self, obj, timeout=None)\n--\n\n"
              "Send an object, waiting up to timeout seconds (None: for ever) while the channel is full.\n\n"
              "Raises Full when the time is over, ShutDown, BusyError, NotEncodableError, MessageTooLargeError; "
+             "OSError(ENOSPC) if it is\n"
+             "large and the system has no memory for it; "
              "BufferError if this thread\n"
              "has a reservation open (another thread's is waited for); ValueError after close().\n\n"
              ">>> with RingBufferChannel(8) as channel:\n"
@@ -654,8 +670,11 @@ PyDoc_STRVAR(
     "receive($self, timeout=None, *, copy=True)\n--\n\n"
     "The oldest message, waiting up to timeout seconds (None: for ever).\n\n"
     "copy=False: arrays and bytes-like objects in it are read-only views of shared memory, in use until the last view "
-    "is garbage; at\n"
-    "most 64 such messages at a time (BufferError). Bytes come as memoryviews.\n"
+    "is garbage. Bytes\n"
+    "come as memoryviews. Of messages that lie in the ring, at most 64 may be in use at a time (BufferError); large "
+    "ones "
+    "have memory of\n"
+    "their own and keep nothing else.\n"
     "Raises Empty when the time is over, ShutDown when nothing will come any more, BusyError, CorruptedError, "
     "ValueError after close(),\n"
     "and what unpickling or the codec raises. A message that cannot be read is taken all the same: the next call "
@@ -685,7 +704,7 @@ PyDoc_STRVAR(reserve_doc,
              "sending is a BufferError.\n"
              "A reservation that is dropped is aborted. To send less than was reserved, call commit(nbytes) "
              "inside the block.\n"
-             "Raises what send() raises; MessageTooLargeError for more than half of buffer_size.\n\n"
+             "Raises what send() raises; MessageTooLargeError for more than half of a stated buffer_size.\n\n"
              ">>> with RingBufferChannel(8) as channel:\n"
              "...     with channel.reserve(5) as room:\n"
              "...         room[:] = b'hello'\n"
@@ -739,7 +758,7 @@ static PyMethodDef ring_methods[] = {
 
 static PyGetSetDef ring_getset[] = {
     {"capacity", ring_get_capacity, NULL, "Messages that it holds at most.", NULL},
-    {"buffer_size", ring_get_buffer_size, NULL, "Bytes of memory for messages.", NULL},
+    {"buffer_size", ring_get_buffer_size, NULL, "Bytes of the ring; large messages may have more.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
