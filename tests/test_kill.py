@@ -20,7 +20,7 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers import Peer, fork_worker, path_of
+from helpers import RESERVES_IN_PIECES, Peer, fork_worker, path_of
 
 from shmcomm import BusyError, Empty, Full, LayoutError, ObjectPool, RingBufferChannel, SharedMemoryBuffer, _core
 
@@ -35,7 +35,9 @@ SEED = int(os.environ.get("SHC_TEST_SEED", "0")) or random.SystemRandom().randra
 
 
 #: bytes of a body's unit, and what the channel is made with: small messages that lie in the ring, or most of them large
-MEMORY = {"in the ring": (1, {"buffer_size": 1 << 16}), "extents": (200, {})}
+MEMORY = {"in the ring": (1, {"buffer_size": 1 << 16})}
+if RESERVES_IN_PIECES:
+    MEMORY["extents"] = (200, {})
 unit = 1
 
 

@@ -9,11 +9,14 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import Peer, fork_worker, path_of, run_python, until
+from helpers import RESERVES_IN_PIECES, Peer, fork_worker, path_of, run_python, until
 
 from shmcomm import CorruptedError, Empty, MessageTooLargeError, RingBufferChannel, SharedMemoryBuffer, ShutDown
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+    pytest.mark.skipif(not RESERVES_IN_PIECES, reason="this system body has no large messages"),
+]
 KIB, MIB = 1 << 10, 1 << 20
 RING_HEAD = 640
 

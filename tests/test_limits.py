@@ -14,9 +14,9 @@ import sys
 import time
 
 import pytest
-from helpers import HERE, PATIENCE_S, Peer, forked, path_of, run_python, until
+from helpers import HERE, PATIENCE_S, RESERVES_IN_PIECES, Peer, forked, path_of, run_python, until
 
-from shmcomm import Full, RingBufferChannel, SharedMemoryBuffer, _core
+from shmcomm import Full, MessageTooLargeError, RingBufferChannel, SharedMemoryBuffer, _core
 
 SEED = int(os.environ.get("SHC_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -88,6 +88,16 @@ def test_objects_until_the_file_system_is_full(mounted):
             assert list(folder.iterdir()) == []
 
 
+@pytest.mark.skipif(RESERVES_IN_PIECES, reason="here it can")
+def test_no_large_messages_where_memory_cannot_be_reserved_in_pieces():
+    with RingBufferChannel(4) as channel:
+        assert channel.stats().bytes_large_total == 0
+        with pytest.raises(MessageTooLargeError, match="create it with buffer_size="):
+            channel.send(bytes(100_000))
+        assert_usable(channel)
+
+
+@pytest.mark.skipif(not RESERVES_IN_PIECES, reason="this system body has no large messages")
 def test_a_large_message_for_which_there_is_no_memory(mounted):
     """Nothing is on its way: the system's error, in words. Something is: there will be room when it has been received,
     as in a channel that is full."""
