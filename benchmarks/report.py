@@ -275,7 +275,7 @@ class Report:
             yield t
 
     def growth(self):
-        """from 10 to 1,000,000 items; from 64 KiB to 1 GiB of segment"""
+        """from 10 to 1,000,000 items; from 64 KiB to 4 GiB of segment"""
         t = Target("growth", "put and get behind a backlog", [Claim("1,000,000", "10", "<=", 1.3)])
         for name, length in {"10": 10, "1,000,000": 1_000_000}.items():
             channel = self.ring(length + 16)
@@ -283,8 +283,12 @@ class Report:
                 channel, BYTES[0], length, self.n(400_000)
             )
         yield t
-        t = Target("growth", "put and get, by size of the segment", [Claim("1 GiB", "64 KiB", "<=", 1.3)])
-        for name, size in {"64 KiB": 64 * KIB, "1 GiB": 1024 * MIB}.items():
+        t = Target(
+            "growth",
+            "put and get, by size of the segment",
+            [Claim("4 GiB", "64 KiB", "<=", 1.3), Claim("1 GiB, all ring", "64 KiB", "<=", 1.3)],
+        )
+        for name, size in {"64 KiB": 64 * KIB, "4 GiB": None, "1 GiB, all ring": 1024 * MIB}.items():
             try:
                 channel = self.ring(100, buffer_size=size)
             except OSError as error:
