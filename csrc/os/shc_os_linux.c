@@ -5,8 +5,6 @@
 
 #include "os/shc_os_body.h"
 
-#include "base/shc_math.h"
-
 #ifndef SHC_OS_POSIX
 
 #ifndef __linux__
@@ -26,6 +24,8 @@
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/shc_math.h"
 
 #define NS_PER_S UINT64_C(1000000000)
 

@@ -30,14 +30,14 @@
  *   (d) All memory is reserved at create: a full file system is -ENOSPC there, never SIGBUS later. (A hostile owner
  *       can still truncate his own file under us; POSIX has no defence for named objects.)
  *   (e) Geometry is copied to private memory at attach and validated once; nothing reads it from the segment again.
- *   (f) A segment that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same, and
- *       every process maps all of it: holes cost address space and no memory. RLIMIT_FSIZE and RLIMIT_AS must allow
- *       the full size, else create says -EFBIG, and create or attach says -ENOMEM. Who reserves later, when the name may
- *       be gone, does so by way of the mapping and needs no descriptor (Linux >= 5.14). On older kernels, and outside
- *       tmpfs, such a handle keeps the one that it was opened with, close-on-exec, one per process and segment. A forked
- *       child has it, too. Before each use it is compared with the file's identity, as daemons close descriptors that
- *       are not theirs and the number may lead elsewhere: -EBADF then. A process that locks its memory (mlockall)
- *       reserves, but gives nothing back by way of the mapping.
+ *   (f) A segment that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same,
+ *       and every process maps all of it: holes cost address space and no memory. RLIMIT_FSIZE and RLIMIT_AS must allow
+ *       the full size, else create says -EFBIG, and create or attach says -ENOMEM. Who reserves later, when the name
+ *       may be gone, does so by way of the mapping and needs no descriptor (Linux >= 5.14). On older kernels, and
+ *       outside tmpfs, such a handle keeps the one that it was opened with, close-on-exec, one per process and segment.
+ *       A forked child has it, too. Before each use it is compared with the file's identity, as daemons close
+ *       descriptors that are not theirs and the number may lead elsewhere: -EBADF then. A process that locks its memory
+ *       (mlockall) reserves, but gives nothing back by way of the mapping.
  *
  * Pairs
  *   A1 <- R1: who reads UNLINKED knows the name is gone (the unlink happened before).
