@@ -279,6 +279,39 @@ def test_a_forked_child_without_descriptors(folder):
         assert channel.receive_batch(2)[-1] == 2
 
 
+def send_and_receive_large(channel):
+    """More than the channel has memory for until then."""
+    for kib in (1, 8 << 10, 20 << 10):
+        message = os.urandom(1 << 10) * kib
+        channel.send(message)
+        assert channel.receive() == message
+
+
+def test_a_channel_grows_without_descriptors(folder):
+    with RingBufferChannel(4) as channel:
+        with descriptors_left(0):
+            send_and_receive_large(channel)
+        channel.unlink()
+        with descriptors_left(0):
+            send_and_receive_large(channel)
+
+
+def test_a_channel_grows_after_all_descriptors_were_closed(folder):
+    """As programs do that become daemons."""
+    with RingBufferChannel(4) as channel:
+
+        def child():
+            os.closerange(3, 4096)
+            send_and_receive_large(channel)
+            with open(os.devnull) as stranger:
+                assert stranger.fileno() == 3
+                send_and_receive_large(channel)
+            channel.close()
+
+        assert forked(child) == 0
+        send_and_receive_large(channel)
+
+
 # ---- address space ----
 
 runs_under_asan = "asan" in os.environ.get("LD_PRELOAD", "")

@@ -100,6 +100,8 @@ bind_handle(shc_seg_t *seg, void *base, shc_self_t *self, const shc_seg_spec_t *
     seg->index = 0;
     seg->generation = 0;
     seg->epoch = 0;
+    seg->growth = SHC_OS_GROWS_NOT;
+    seg->is_copy = false;
     seg->fd = -1;
 }
 
@@ -115,6 +117,18 @@ static inline bool
 grows(const shc_seg_id_t *id)
 {
     return id->flags & SHC_SEG_FLAG_GROWS;
+}
+
+/* Keeps the descriptor of the segment's file if growing takes it; else closes it. */
+static void
+keep_descriptor(shc_seg_t *seg, int fd)
+{
+    if (grows(&seg->id))
+        seg->growth = shc_os_growth_of(fd, seg->base);
+    if (seg->growth == SHC_OS_GROWS_BY_FD)
+        seg->fd = fd;
+    else
+        shc_os_close(fd);
 }
 
 /* All of it; of one that grows, the head and the ranges asked for. */
@@ -202,10 +216,7 @@ shc_seg_publish(shc_seg_draft_t *draft, int dir_fd, const char *file, shc_seg_t 
     if (r != 0)
         return r;
     *out = draft->seg;
-    if (grows(&out->id))
-        out->fd = draft->fd;
-    else
-        shc_os_close(draft->fd);
+    keep_descriptor(out, draft->fd);
     return 0;
 }
 
@@ -277,8 +288,9 @@ validate_id(const shc_seg_id_t *id, uint64_t file_size, const shc_self_t *self, 
     return id->pidns != self->id.pidns ? SHC_E_FOREIGN_PIDNS : 0; /* unknown to one side only counts as another one */
 }
 
-int
-shc_seg_adopt(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out)
+/* The handle for a segment at `base`, if it is one. */
+static int
+bind_checked(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out)
 {
     if (size < sizeof(shc_seg_shm_t))
         return SHC_E_NOT_SEGMENT;
@@ -286,6 +298,15 @@ shc_seg_adopt(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t 
     int r = validate_id(&out->id, size, self, spec);
     if (r == 0)
         bind_handle(out, base, self, spec);
+    return r;
+}
+
+int
+shc_seg_adopt(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out)
+{
+    int r = bind_checked(base, size, self, spec, out);
+    if (r == 0)
+        out->is_copy = true;
     return r;
 }
 
@@ -300,7 +321,7 @@ shc_seg__map(int fd, const shc_os_file_info_t *info, shc_self_t *self, const shc
         return r;
     out->dev = info->dev;
     out->ino = info->ino;
-    r = shc_seg_adopt(base, info->size, self, spec, out);
+    r = bind_checked(base, info->size, self, spec, out);
     if (r != 0)
         shc_os_unmap(base, info->size);
     return r;
@@ -342,12 +363,11 @@ shc_seg_attach(int dir_fd, const char *file, int fd, const shc_os_file_info_t *i
     int r = shc_self_refresh(self);
     if (r == 0)
         r = shc_seg__map(fd, info, self, spec, &seg);
-    if (r == 0 && grows(&seg.id))
-        seg.fd = fd;
-    else
+    if (r != 0) {
         shc_os_close(fd);
-    if (r != 0)
         return r;
+    }
+    keep_descriptor(&seg, fd);
     r = join_and_confirm(dir_fd, file, self, &seg);
     if (r != 0)
         shc_seg_unmap(&seg);
@@ -368,8 +388,10 @@ check_descriptor(const shc_seg_t *seg)
 int
 shc_seg_reserve(const shc_seg_t *seg, uint64_t offset, uint64_t n)
 {
-    if (seg->fd < 0 || n == 0)
+    if (n == 0 || seg->growth == SHC_OS_GROWS_NOT)
         return 0;
+    if (seg->growth == SHC_OS_GROWS_BY_MAP)
+        return shc_os_map_reserve(seg->base, offset, n);
     int r = check_descriptor(seg);
     if (r == 0)
         r = shc_os_file_reserve_range(seg->fd, offset, n);
@@ -379,10 +401,14 @@ shc_seg_reserve(const shc_seg_t *seg, uint64_t offset, uint64_t n)
 int
 shc_seg_give_back(const shc_seg_t *seg, uint64_t offset, uint64_t n)
 {
-    if (seg->fd < 0) {
+    if (seg->is_copy) {
         memset(shc_seg_at(seg, offset), 0, n);
         return 0;
     }
+    if (seg->growth == SHC_OS_GROWS_NOT)
+        return -EOPNOTSUPP;
+    if (seg->growth == SHC_OS_GROWS_BY_MAP)
+        return shc_os_map_give_back(seg->base, offset, n);
     int r = check_descriptor(seg);
     return r == 0 ? shc_os_file_give_back(seg->fd, offset, n) : r;
 }
