@@ -588,8 +588,9 @@ def name():
 
 def make_like(kind, name, change):
     """The file of a real object, changed."""
-    make = RingBufferChannel if kind is RingBufferChannel else SharedMemoryBuffer
-    with make(1000, name=name, persist=True) as made:
+    is_ring = kind is RingBufferChannel
+    make, options = (RingBufferChannel, {"buffer_size": 65536}) if is_ring else (SharedMemoryBuffer, {})
+    with make(1000, name=name, persist=True, **options) as made:
         content = bytearray(path_of(made).read_bytes())
         made.unlink()
     path_of(name).write_bytes(change(content))
@@ -787,7 +788,9 @@ print(_core.collect_garbage(), [found["state"] for found in _core.list_segments(
 RingBufferChannel(4).close()
 """
     with RingBufferChannel(4, name="outside") as channel:
-        if not any(path_of(channel).read_bytes()[72:80]):
+        with open(path_of(channel), "rb") as file:
+            head = file.read(80)
+        if not any(head[72:]):
             pytest.skip("this build knows no PID namespaces")
         done = subprocess.run(
             [*unshare, sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=30
