@@ -913,6 +913,153 @@ TEST(a_block_goes_from_hand_to_structure_and_on)
     tear_down();
 }
 
+/* ---- blocks on their way ---- */
+
+static bool
+is_owned_by(shc_ref_t ref, const shc_seg_t *who)
+{
+    uint32_t word;
+    CHECK_OK(shc_arena_look(&arena, ref, &word));
+    return shc_arena_state_of(word) == SHC_ARENA_OWNED && shc_arena_owner_of(word) == who->index + 1;
+}
+
+TEST(a_block_is_adopted_from_whoever_sent_it)
+{
+    other_t other;
+    set_up();
+    join_other(&other);
+    for (int large = 0; large < 2; large++) {
+        shc_ref_t ref = allocate(large ? 100000 : 300);
+        memset(shc_arena_at(&arena, ref), 9, 300);
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* OWNED by another */
+        CHECK(is_owned_by(ref, &other.seg));
+        CHECK_EQ(other.arena.outstanding, 1);
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* once more: nothing is counted twice */
+        CHECK_EQ(other.arena.outstanding, 1);
+        CHECK_EQ(shc_arena_release(&arena, ref), SHC_E_STALE);
+        CHECK_OK(shc_arena_attach(&other.arena, ref));
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* ATTACHED */
+        CHECK(is_owned_by(ref, &other.seg));
+        CHECK_EQ(((uint8_t *)shc_arena_at(&arena, ref))[299], 9);
+        CHECK_OK(shc_arena_release(&other.arena, ref));
+        CHECK_EQ(other.arena.outstanding, 0);
+        CHECK_EQ(shc_arena_adopt(&other.arena, ref), SHC_E_STALE); /* free, or in a magazine under another number */
+        CHECK_EQ(shc_arena_adopt(&arena, ref), SHC_E_STALE);
+    }
+    /* What was sent counts as outstanding of its sender for good: leaving looks through all pages then. */
+    CHECK_EQ(arena.outstanding, 2);
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(a_block_in_any_other_state_is_not_adopted)
+{
+    other_t other;
+    uint32_t record;
+    set_up();
+    join_other(&other);
+    shc_ref_t lent = allocate(100000), retiring = allocate(100000), before = allocate(100000);
+    CHECK_OK(shc_arena_lend(&arena, lent, &record));
+    CHECK_OK(shc_arena_attach(&arena, retiring));
+    CHECK_OK(shc_arena_retire(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, before));
+    shc_ref_t again = allocate(100000);
+    CHECK_EQ(again & SHC_ARENA_PLACE_MASK, before & SHC_ARENA_PLACE_MASK);
+    const shc_ref_t refs[] = {lent,
+                              retiring,
+                              before, /* of the block's last life */
+                              SHC_ARENA_NOTHING,
+                              again | UINT64_C(1) << 53,
+                              again | UINT64_C(1) << 63,
+                              again + 1,
+                              again + 65536 / SHC_ARENA_UNIT,
+                              1,
+                              SHC_ARENA_PLACE_MASK,
+                              UINT64_MAX};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(refs); i++) {
+        CHECK_EQ(shc_arena_adopt(&other.arena, refs[i]), SHC_E_STALE);
+        shc_arena_settle(&other.arena, seg.index, refs[i]);
+    }
+    CHECK_EQ(other.arena.outstanding, 0);
+    CHECK(is_owned_by(again, &seg));
+    CHECK_EQ(state_of(lent), SHC_ARENA_LOANED);
+    CHECK_EQ(state_of(retiring), SHC_ARENA_RETIRING);
+    CHECK_OK(shc_arena_drop(&arena, lent, record));
+    CHECK_OK(shc_arena_reclaim(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, again));
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(settled_is_what_that_participant_owns_and_nothing_else)
+{
+    other_t other;
+    shc_ref_t theirs, dropped;
+    set_up();
+    join_other(&other);
+    CHECK_OK(shc_arena_allocate(&other.arena, 100000, &theirs));
+    CHECK_OK(shc_arena_allocate(&other.arena, 100000, &dropped));
+    shc_ref_t mine = allocate(100000), small = allocate(64);
+    uint32_t index = other.seg.index;
+    shc_arena_settle(&arena, index, mine);
+    shc_arena_settle(&arena, index, small);
+    shc_arena_settle(&arena, index + 1, theirs);
+    CHECK(is_owned_by(mine, &seg));
+    CHECK(is_owned_by(small, &seg));
+    CHECK(is_owned_by(theirs, &other.seg));
+    shc_arena_settle(&arena, index, theirs);
+    CHECK_EQ(state_of(theirs), SHC_ARENA_ATTACHED);
+    shc_arena_settle(&arena, index, theirs); /* a sweep that begins again */
+    CHECK_EQ(state_of(theirs), SHC_ARENA_ATTACHED);
+    kill_other(&other);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    CHECK_EQ(shc_arena_adopt(&arena, dropped), SHC_E_STALE);
+    CHECK_OK(shc_arena_adopt(&arena, theirs));
+    CHECK_OK(shc_arena_release(&arena, theirs));
+    CHECK_OK(shc_arena_release(&arena, mine));
+    CHECK_OK(shc_arena_release(&arena, small));
+    CHECK_EQ(arena.outstanding, 0);
+    tear_down();
+}
+
+TEST(an_arena_is_used_while_anything_is_in_anybodys_hands)
+{
+    other_t other;
+    uint32_t record;
+    set_up();
+    CHECK(!shc_arena_is_used(&arena));
+    CHECK(!shc_arena_is_fresh(&arena)); /* two pages were there from the beginning */
+    join_other(&other);
+    shc_ref_t ref = allocate(100000);
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_attach(&arena, ref));
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_take(&arena, ref));
+    CHECK_OK(shc_arena_lend(&arena, ref, &record));
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_drop(&arena, ref, record));
+    CHECK(!shc_arena_is_used(&other.arena));
+    ref = allocate(64);
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_release(&arena, ref)); /* to the magazine */
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_arena__flush_all(&arena);
+    CHECK(!shc_arena_is_used(&other.arena)); /* a slab all of whose blocks are free */
+    uint64_t before = page_word(2);
+    shc_a64_store_relaxed(&arena.words[2], shc_arena_page(SHC_ARENA_MOVING, 1, shc_arena_state(1, 2, 0)));
+    shc_a64_store_relaxed(&arena.shm->frontier, 3);
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], UINT64_MAX); /* what nobody writes */
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], shc_arena_page(SHC_ARENA_SLAB, 4000, 0));
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], before);
+    CHECK(!shc_arena_is_used(&other.arena));
+    leave_other(&other);
+    tear_down();
+}
+
 TEST(who_releases_a_block_keeps_it_in_its_own_magazine)
 {
     enum {
