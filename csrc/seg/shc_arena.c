@@ -67,7 +67,8 @@ static shc_arena_class_t
 lay_out_class(uint32_t c, uint32_t page_shift)
 {
     uint32_t page = UINT32_C(1) << page_shift;
-    uint32_t size = (uint32_t)shc_arena_class_size(c), count = page / size, states, first;
+    uint32_t size = (uint32_t)shc_arena_class_size(c), states, first;
+    uint32_t count = page / (size + (uint32_t)sizeof(shc_a32_t)); /* at most */
     do {
         states = (count + 63) / 64 * (uint32_t)sizeof(shc_a64_t);
         first = (uint32_t)shc_align_up(states + count * sizeof(shc_a32_t), SHC_CACHE_LINE);
