@@ -348,8 +348,8 @@ check_front(own_t *own, char letter)
     return false;
 }
 
-/* Receives everything: the numbers up to `end`, each once and in order. Those before `known` are the plan's. Returns how
- * many were gone. */
+/* Receives everything: the numbers up to `end`, each once and in order. Those before `known` are the plan's. Returns
+ * how many were gone. */
 static uint32_t
 drain(own_t *own, const plan_t *plan, uint64_t known, uint64_t end)
 {
