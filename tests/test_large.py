@@ -481,6 +481,19 @@ def test_memory_is_given_back_when_nothing_comes(channel):
         waiting.join()
 
 
+def test_memory_of_one_very_large_message_is_given_back_too(channel):
+    channel.send(content(32 * MIB))
+    channel.receive()
+    assert reserved(channel) >= 32 * MIB
+    waiting = threading.Thread(target=channel.receive)
+    waiting.start()
+    try:
+        until(lambda: reserved(channel) <= 4 * MIB)
+    finally:
+        channel.send("over")
+        waiting.join()
+
+
 @pytest.mark.parametrize("reference", [0, 1, (1 << 64) - 1, 1 << 53, 1 << 20])
 def test_a_descriptor_that_was_scribbled_over(reference):
     """The message is gone past, and the next one comes. Its memory stays with its sender."""

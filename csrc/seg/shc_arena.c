@@ -354,7 +354,7 @@ heed_shortage(shc_arena_t *a)
 static int
 allocate_run(shc_arena_t *a, uint64_t size, shc_ref_t *ref)
 {
-    uint64_t pages = (size >> a->g.page_shift) + ((size & ((UINT64_C(1) << a->g.page_shift) - 1)) != 0);
+    uint64_t pages = shc_arena__pages_for(a, size);
     uint32_t page;
     if (pages > a->g.pages)
         return SHC_E_TOO_LARGE;

@@ -609,9 +609,40 @@ TEST(memory_goes_back_to_the_system)
     large = allocate(64 << 16); /* and comes back */
     memset(shc_arena_at(&arena, large), 1, 64 << 16);
     CHECK_OK(shc_arena_release(&arena, large));
-    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 0); /* one run: what is kept is not cut */
+    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 54 << 16);
 #endif
     tear_down();
+}
+
+/* Runs are cut where they are longer than what is to stay. */
+#ifdef SHC_OS_POSIX
+#define GIVEN_BACK 0u
+#else
+#define GIVEN_BACK 1u
+#endif
+
+TEST(cleanup_keeps_no_more_of_a_long_run)
+{
+    static const uint64_t keeps[] = {0, 1, 4096, 4097, 9 * 4096, 15 * 4096 + 1, 16 * 4096, UINT64_MAX};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(keeps); i++)
+        for (uint32_t hole = 0; hole < 2; hole++) { /* in one piece, or with a page in use in between */
+            shc_arena_geometry_t g = {.pages = 16, .initial = 16, .page_shift = SMALL_SHIFT};
+            uint64_t n = 16 - hole, keep = keeps[i] < n * 4096 ? (keeps[i] + 4095) / 4096 : n;
+            set_up_with(g);
+            shc_ref_t before = allocate(5 * 4096), used = allocate(4096), behind = allocate(10 * 4096);
+            CHECK_OK(shc_arena_release(&arena, before));
+            CHECK_OK(shc_arena_release(&arena, behind));
+            if (hole == 0) {
+                CHECK_OK(shc_arena_release(&arena, used));
+                CHECK_OK(shc_arena_release(&arena, allocate(16 * 4096)));
+            }
+            CHECK_EQ(shc_arena_cleanup(&arena, keeps[i]), GIVEN_BACK * (n - keep) * 4096);
+            CHECK_EQ(stats().bytes_free, (n - GIVEN_BACK * (n - keep)) * 4096);
+            if (hole != 0)
+                CHECK_OK(shc_arena_release(&arena, used));
+            CHECK_OK(shc_arena_release(&arena, allocate(16 * 4096)));
+            tear_down();
+        }
 }
 
 TEST(cleanup_keeps_what_it_is_told_to)
