@@ -213,6 +213,13 @@ def test_after_shutdown(channel):
     assert in_use(channel) == (0, 0)
 
 
+def test_clear_forgets_what_would_not_be_delivered_any_more(channel):
+    channel.send_batch([1, content(MIB), 2, content(100 * KIB)])
+    channel.shutdown(immediate=True)
+    channel.clear()
+    assert (len(channel), in_use(channel)) == (0, (0, 0))
+
+
 # ---- limits ----
 
 
@@ -297,6 +304,28 @@ with RingBufferChannel(4) as channel:
     run_python(source)
 
 
+def test_a_thread_that_waits_for_memory_lets_those_work_that_will_free_some():
+    """It is woken by what they free, and does not look for it all the time."""
+    source = """
+import resource, threading
+from helpers import until
+from shmcomm import RingBufferChannel
+resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 20, 100 << 20))
+with RingBufferChannel(64) as channel:
+    for i in range(100):  # the receiving end has moved since the sending one looked at it
+        channel.send(i)
+        assert channel.receive() == i
+    large = 20 << 20
+    sender = threading.Thread(target=lambda: [channel.send(bytes([n]) * large) for n in range(9)])
+    sender.start()
+    until(lambda: channel.stats().large_messages == 3)
+    for n in range(9):
+        assert channel.receive()[:: large - 1] == bytes([n]) * 2
+    sender.join()
+"""
+    run_python(source)
+
+
 # ---- between processes ----
 
 
@@ -356,6 +385,24 @@ def test_what_a_dead_receiver_was_about_to_take_comes_again(channel):
     assert channel.receive() == bytes([3]) * MIB
     with pytest.raises(Empty):
         channel.receive(timeout=0)
+
+
+@pytest.mark.parametrize("how", ["batch", "peek", "iteration"])
+def test_what_a_dead_receiver_was_done_with_is_gone_past_whoever_looks(channel, how):
+    with Peer() as peer:
+        peer("x = RingBufferChannel.attach(name)", name=channel.name)
+        channel.send_batch([b"in the ring", bytes([1]) * MIB, bytes([2]) * MIB, "and on"])
+        peer("held = x.receive(copy=False)")
+        assert peer("[x.receive()[0] for _ in range(2)]") == [1, 2]
+        peer.kill()
+    assert channel.receive() == b"in the ring"
+    if how == "batch":
+        assert channel.receive_batch(9) == ["and on"]
+    elif how == "peek":
+        assert channel.peek() == channel.receive() == "and on"
+    else:
+        assert next(channel) == "and on"
+    assert (len(channel), in_use(channel)) == (0, (0, 0))
 
 
 def child_drops_what_is_its_parents(view, reservation):
@@ -429,6 +476,19 @@ def test_memory_is_given_back_when_nothing_comes(channel):
     try:
         until(lambda: reserved(channel) <= 4 * MIB)
         assert path_of(channel.name).stat().st_blocks * 512 < 6 * MIB
+    finally:
+        channel.send("over")
+        waiting.join()
+
+
+def test_memory_of_one_very_large_message_is_given_back_too(channel):
+    channel.send(content(32 * MIB))
+    channel.receive()
+    assert reserved(channel) >= 32 * MIB
+    waiting = threading.Thread(target=channel.receive)
+    waiting.start()
+    try:
+        until(lambda: reserved(channel) <= 4 * MIB)
     finally:
         channel.send("over")
         waiting.join()

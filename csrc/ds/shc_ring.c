@@ -60,7 +60,9 @@ has_arena(const uint64_t *config)
 void
 shc_ring_set_extent_bytes(uint64_t config[SHC_SEG_CONFIG_WORDS], uint64_t bytes)
 {
-    shc_arena_geometry_t g = {.pages = (uint32_t)(bytes >> SHC_EXTENT_PAGE_SHIFT), .page_shift = SHC_EXTENT_PAGE_SHIFT};
+    uint64_t pages = bytes >> SHC_EXTENT_PAGE_SHIFT;
+    shc_arena_geometry_t g = {.pages = pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX, /* lay_out refuses so many */
+                              .page_shift = SHC_EXTENT_PAGE_SHIFT};
     shc_arena_to_config(&g, config + SHC_RING_CONFIG_ARENA);
     if (bytes == 0)
         config[SHC_RING_CONFIG_ARENA] = 0;
@@ -96,6 +98,8 @@ static bool
 is_laid_out(const shc_seg_id_t *id, uint64_t data_bytes)
 {
     shc_arena_geometry_t g;
+    if (has_arena(id->config) != ((id->flags & SHC_SEG_FLAG_GROWS) != 0))
+        return false; /* memory would be used that nobody has reserved */
     if (!has_arena(id->config))
         return id->body_size == shc_ring_body_size(data_bytes) && id->config[SHC_RING_CONFIG_ARENA + 1] == 0;
     return arena_geometry(id->config, id->body_offset, id->participants, &g) == 0 && g.end == id->size &&
@@ -353,9 +357,8 @@ shc_ring__stage_skip(shc_ring_t *ring)
 
 /* ---- consumer ---- */
 
-/* 0: there is more. SHC_EMPTY, SHC_E_CORRUPT. */
-static int
-refresh_tail(shc_ring_t *ring)
+int
+shc_ring__look(shc_ring_t *ring)
 {
     uint64_t word = shc_a64_load_acquire(&ring->shm->tail); /* A1 */
     shc_ring_cursor_t tail = unpack(word);
@@ -375,7 +378,7 @@ empty_or_shutdown(shc_ring_t *ring)
 {
     if (shc_a32_load_acquire(&ring->shm->shutdown) == 0) /* A3 */
         return SHC_EMPTY;
-    int r = refresh_tail(ring);
+    int r = shc_ring__look(ring);
     return r == SHC_EMPTY ? SHC_SHUTDOWN : r;
 }
 
@@ -393,7 +396,7 @@ shc_ring__find_run(shc_ring_t *ring)
 {
     int r = 0;
     if (units_between(ring->read.position, ring->tail_copy.position) == 0)
-        r = refresh_tail(ring);
+        r = shc_ring__look(ring);
     if (r == SHC_EMPTY)
         r = empty_or_shutdown(ring);
     if (r == 0)
@@ -452,18 +455,37 @@ shc_ring_settle_holds(shc_ring_t *ring)
 }
 
 int
-shc_ring_clear(shc_ring_t *ring)
+shc_ring__next(shc_ring_t *ring, shc_ring_message_t *msg)
 {
-    int r = refresh_tail(ring);
-    if (r != 0)
-        return r == SHC_EMPTY ? 0 : r;
+    for (;;) {
+        measure_run(ring);
+        uint64_t head = shc_racy_u64(shc_ring_record_at(ring, ring->read.position));
+        if (shc_ring__read_record(ring, head, msg) == 0)
+            return 0;
+        int r = shc_ring__skip_to_start(ring, head);
+        if (r != 0)
+            return r;
+    }
+}
+
+void
+shc_ring__forget(shc_ring_t *ring)
+{
     ring->read.position += units_between(ring->read.position, ring->tail_copy.position);
     ring->read.count += messages_between(ring->read.count, ring->tail_copy.count);
     ring->run_end = ring->read.position;
     if (ring->hold_first != ring->hold_last)
         shc_ring__extend_hold(ring);
     shc_ring_give_back(ring);
-    return 0;
+}
+
+int
+shc_ring_clear(shc_ring_t *ring)
+{
+    int r = shc_ring__look(ring);
+    if (r == 0)
+        shc_ring__forget(ring);
+    return r == SHC_EMPTY ? 0 : r;
 }
 
 /* ---- anybody ---- */
@@ -500,20 +522,6 @@ shc_ring_held(const shc_ring_t *ring)
     return messages_between(head.count, ring->read.count);
 }
 
-static int
-read_at_rest(shc_ring_t *walk, shc_ring_message_t *msg)
-{
-    for (;;) {
-        measure_run(walk);
-        uint64_t head = shc_racy_u64(shc_ring_record_at(walk, walk->read.position));
-        if (shc_ring__read_record(walk, head, msg) == 0)
-            return 0;
-        int r = shc_ring__skip_to_start(walk, head);
-        if (r != 0)
-            return r;
-    }
-}
-
 int
 shc_ring_check(const shc_ring_t *ring)
 {
@@ -521,7 +529,7 @@ shc_ring_check(const shc_ring_t *ring)
     int r = load_consumer(&walk);
     while (r == 0 && units_between(walk.read.position, walk.tail_copy.position) != 0) {
         shc_ring_message_t msg;
-        r = read_at_rest(&walk, &msg);
+        r = shc_ring__next(&walk, &msg);
         if (r == 0)
             shc_ring__go_past(&walk, &msg);
     }

@@ -346,6 +346,12 @@ shc_ring_give_back(shc_ring_t *ring)
 /* Forgets everything that is published and not yet taken. */
 SHC_MUST_USE int shc_ring_clear(shc_ring_t *ring);
 
+/* The parts of clear, for who looks at what is forgotten: what is there now (0, SHC_EMPTY, SHC_E_CORRUPT); its next
+ * message, while one is left, be it to be delivered or not; and the rest of it, unseen. */
+SHC_MUST_USE int shc_ring__look(shc_ring_t *ring);
+SHC_MUST_USE int shc_ring__next(shc_ring_t *ring, shc_ring_message_t *msg);
+void shc_ring__forget(shc_ring_t *ring);
+
 /* ---- anybody ---- */
 
 /* No more sends; with `immediate`, what is left is not delivered. Wakes everybody. Sticky. */

@@ -41,33 +41,32 @@ shc_ring_is_gone(const shc_ring_t *ring, shc_arena_t *arena, const shc_ring_mess
            shc_arena_at(arena, extent.ref) != NULL;
 }
 
-/* Frees the memory of a message that is gone past unread. What has none is left as it is. */
+/* Goes past a message and frees its memory. What has none is left as it is. */
 static void
-discard(shc_arena_t *arena, const shc_ring_message_t *msg)
+discard(shc_ring_t *ring, shc_arena_t *arena, const shc_ring_message_t *msg)
 {
     shc_extent_t extent;
-    if ((msg->tag & SHC_EXTENT_TAG) == 0 || shc_extent_read(arena, msg->payload, msg->length, &extent) != 0)
-        return;
-    if (shc_arena_adopt(arena, extent.ref) == 0)
-        (void)!shc_arena_release(arena, extent.ref); /* it is ours */
+    bool is_large = (msg->tag & SHC_EXTENT_TAG) != 0 && shc_extent_read(arena, msg->payload, msg->length, &extent) == 0;
+    bool is_ours = is_large && shc_arena_adopt(arena, extent.ref) == 0;
+    shc_ring_consume(ring, msg);
+    shc_ring_give_back(ring);
+    if (is_ours)
+        (void)!shc_arena_release(arena, extent.ref);
 }
 
 int
 shc_ring_clear_extents(shc_ring_t *ring, shc_arena_t *arena)
 {
     shc_ring_message_t msg;
-    if (shc_arena_is_fresh(arena))
-        return shc_ring_clear(ring);
-    /* To where the tail is now: who sends on meanwhile does not keep us here. */
-    uint64_t tail = shc_a64_load_acquire(&ring->shm->tail) & SHC_RING_POSITION_MASK; /* A1 */
-    for (uint64_t n = 0; distance(ring->read.position, tail) != 0 && n < ring->capacity; n++) {
-        int r = shc_ring_front(ring, &msg);
-        if (r != 0)
-            return r == SHC_SHUTDOWN ? 0 : shc_ring_clear(ring); /* a record that cannot be is gone past */
-        discard(arena, &msg);
-        shc_ring_consume(ring, &msg);
-        shc_ring_give_back(ring);
-    }
+    int r = shc_ring__look(ring);
+    if (r != 0)
+        return r == SHC_EMPTY ? 0 : r;
+    /* Only what is there now: who sends on meanwhile does not keep us here. The arena is looked at behind A1: if it is
+     * fresh still, none of that is large. A record that cannot be ends the walk. */
+    while (!shc_arena_is_fresh(arena) && distance(ring->read.position, ring->tail_copy.position) != 0 &&
+           shc_ring__next(ring, &msg) == 0)
+        discard(ring, arena, &msg);
+    shc_ring__forget(ring);
     return 0;
 }
 

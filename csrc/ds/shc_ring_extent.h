@@ -33,6 +33,7 @@
  *   adopted, head not stored           OWNED(dead), the message is still there sweep settles it
  *   head stored, not released          OWNED(dead), no message refers to it    sweep frees it
  *   released, not notified             nothing                                 the producer's slice ends
+ *   released behind a hold in the ring a message that refers to nothing        the successor goes past it
  *   clearing                           as adopted, and so on                   sweep; the rest is there for the next
  *   leaving, some settled              ATTACHED, OWNED(dead)                   sweep goes on with it */
 #ifndef SHC_RING_EXTENT_H

@@ -61,6 +61,7 @@ go_past_gone(pyshc_shared_t *shared, const shc_ring_message_t *msg)
         return 0;
     shc_ring_consume(&shared->ring, msg);
     shc_ring_give_back(&shared->ring);
+    shc_event_notify_one(&shared->ring.shm->space);
     return SHC_AGAIN;
 }
 

@@ -171,11 +171,17 @@ receive_attempt(pyshc_operation_t *base)
 
 /* ---- the operation ---- */
 
-/* Nothing has come for a while. The handle is not closed: it is pinned, and was looked at since it slept. */
+/* Nothing has come for a while. With the end entered: at the interpreter's end another thread may let it go, and must
+ * not take what this one is just giving back to the system for something that was left behind. */
 static void
 on_idle(pyshc_operation_t *op)
 {
+    if (pyshc_ring_enter(op->handle, SHC_RING_CONSUMER) != 0) {
+        PyErr_Clear(); /* the next attempt says so */
+        return;
+    }
     pyshc_ring_trim_extents(op->handle->shared);
+    pyshc_ring_leave_receive(op->handle->shared);
 }
 
 static int

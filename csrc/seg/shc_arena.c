@@ -67,7 +67,8 @@ static shc_arena_class_t
 lay_out_class(uint32_t c, uint32_t page_shift)
 {
     uint32_t page = UINT32_C(1) << page_shift;
-    uint32_t size = (uint32_t)shc_arena_class_size(c), count = page / size, states, first;
+    uint32_t size = (uint32_t)shc_arena_class_size(c), states, first;
+    uint32_t count = page / (size + (uint32_t)sizeof(shc_a32_t)); /* at most */
     do {
         states = (count + 63) / 64 * (uint32_t)sizeof(shc_a64_t);
         first = (uint32_t)shc_align_up(states + count * sizeof(shc_a32_t), SHC_CACHE_LINE);
@@ -353,7 +354,7 @@ heed_shortage(shc_arena_t *a)
 static int
 allocate_run(shc_arena_t *a, uint64_t size, shc_ref_t *ref)
 {
-    uint64_t pages = (size >> a->g.page_shift) + ((size & ((UINT64_C(1) << a->g.page_shift) - 1)) != 0);
+    uint64_t pages = shc_arena__pages_for(a, size);
     uint32_t page;
     if (pages > a->g.pages)
         return SHC_E_TOO_LARGE;

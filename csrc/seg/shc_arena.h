@@ -377,7 +377,8 @@ SHC_MUST_USE int shc_arena_unpost(shc_arena_t *arena, shc_ref_t ref, uint64_t ti
 
 /* ---- all of it ---- */
 
-/* Empties this process's magazines and gives free memory back to the system, but for `keep` bytes. Returns how much. */
+/* Empties this process's magazines and gives free memory back to the system, but for `keep` bytes, up to whole pages.
+ * Returns how much. */
 uint64_t shc_arena_cleanup(shc_arena_t *arena, uint64_t keep);
 
 typedef struct shc_arena_class_stats {

@@ -505,6 +505,7 @@ TEST_LIMIT(pages, 600)
         CASE("ask for more than there is in one piece", act_allocate, .runs = 10, .cached = 7, .size = 4 * PAGE),
         CASE("clean up a run that was joined", act_give_all_back, .blocks = 1, .runs = 1, .joined = 3),
         CASE("allocate pieces of a run that was joined", act_allocate, .runs = 1, .joined = 4, .size = 2 * PAGE),
+        CASE("clean up but for a page of a long run", act_cleanup, .runs = 1, .joined = 4),
         CASE("clean up beside slabs in use", act_cleanup, .blocks = 3, .runs = 3, .cached = 7),
         CASE("leave", act_leave, .blocks = 4, .cached = 5, .size = 2 * PAGE, .own = true),
     };

@@ -609,9 +609,40 @@ TEST(memory_goes_back_to_the_system)
     large = allocate(64 << 16); /* and comes back */
     memset(shc_arena_at(&arena, large), 1, 64 << 16);
     CHECK_OK(shc_arena_release(&arena, large));
-    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 0); /* one run: what is kept is not cut */
+    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 54 << 16);
 #endif
     tear_down();
+}
+
+/* Runs are cut where they are longer than what is to stay. */
+#ifdef SHC_OS_POSIX
+#define GIVEN_BACK 0u
+#else
+#define GIVEN_BACK 1u
+#endif
+
+TEST(cleanup_keeps_no_more_of_a_long_run)
+{
+    static const uint64_t keeps[] = {0, 1, 4096, 4097, 9 * 4096, 15 * 4096 + 1, 16 * 4096, UINT64_MAX};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(keeps); i++)
+        for (uint32_t hole = 0; hole < 2; hole++) { /* in one piece, or with a page in use in between */
+            shc_arena_geometry_t g = {.pages = 16, .initial = 16, .page_shift = SMALL_SHIFT};
+            uint64_t n = 16 - hole, keep = keeps[i] < n * 4096 ? (keeps[i] + 4095) / 4096 : n;
+            set_up_with(g);
+            shc_ref_t before = allocate(5 * 4096), used = allocate(4096), behind = allocate(10 * 4096);
+            CHECK_OK(shc_arena_release(&arena, before));
+            CHECK_OK(shc_arena_release(&arena, behind));
+            if (hole == 0) {
+                CHECK_OK(shc_arena_release(&arena, used));
+                CHECK_OK(shc_arena_release(&arena, allocate(16 * 4096)));
+            }
+            CHECK_EQ(shc_arena_cleanup(&arena, keeps[i]), GIVEN_BACK * (n - keep) * 4096);
+            CHECK_EQ(stats().bytes_free, (n - GIVEN_BACK * (n - keep)) * 4096);
+            if (hole != 0)
+                CHECK_OK(shc_arena_release(&arena, used));
+            CHECK_OK(shc_arena_release(&arena, allocate(16 * 4096)));
+            tear_down();
+        }
 }
 
 TEST(cleanup_keeps_what_it_is_told_to)
@@ -909,6 +940,153 @@ TEST(a_block_goes_from_hand_to_structure_and_on)
     }
     CHECK_EQ(arena.outstanding, 0);
     CHECK_EQ(other.arena.outstanding, 0);
+    leave_other(&other);
+    tear_down();
+}
+
+/* ---- blocks on their way ---- */
+
+static bool
+is_owned_by(shc_ref_t ref, const shc_seg_t *who)
+{
+    uint32_t word;
+    CHECK_OK(shc_arena_look(&arena, ref, &word));
+    return shc_arena_state_of(word) == SHC_ARENA_OWNED && shc_arena_owner_of(word) == who->index + 1;
+}
+
+TEST(a_block_is_adopted_from_whoever_sent_it)
+{
+    other_t other;
+    set_up();
+    join_other(&other);
+    for (int large = 0; large < 2; large++) {
+        shc_ref_t ref = allocate(large ? 100000 : 300);
+        memset(shc_arena_at(&arena, ref), 9, 300);
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* OWNED by another */
+        CHECK(is_owned_by(ref, &other.seg));
+        CHECK_EQ(other.arena.outstanding, 1);
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* once more: nothing is counted twice */
+        CHECK_EQ(other.arena.outstanding, 1);
+        CHECK_EQ(shc_arena_release(&arena, ref), SHC_E_STALE);
+        CHECK_OK(shc_arena_attach(&other.arena, ref));
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* ATTACHED */
+        CHECK(is_owned_by(ref, &other.seg));
+        CHECK_EQ(((uint8_t *)shc_arena_at(&arena, ref))[299], 9);
+        CHECK_OK(shc_arena_release(&other.arena, ref));
+        CHECK_EQ(other.arena.outstanding, 0);
+        CHECK_EQ(shc_arena_adopt(&other.arena, ref), SHC_E_STALE); /* free, or in a magazine under another number */
+        CHECK_EQ(shc_arena_adopt(&arena, ref), SHC_E_STALE);
+    }
+    /* What was sent counts as outstanding of its sender for good: leaving looks through all pages then. */
+    CHECK_EQ(arena.outstanding, 2);
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(a_block_in_any_other_state_is_not_adopted)
+{
+    other_t other;
+    uint32_t record;
+    set_up();
+    join_other(&other);
+    shc_ref_t lent = allocate(100000), retiring = allocate(100000), before = allocate(100000);
+    CHECK_OK(shc_arena_lend(&arena, lent, &record));
+    CHECK_OK(shc_arena_attach(&arena, retiring));
+    CHECK_OK(shc_arena_retire(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, before));
+    shc_ref_t again = allocate(100000);
+    CHECK_EQ(again & SHC_ARENA_PLACE_MASK, before & SHC_ARENA_PLACE_MASK);
+    const shc_ref_t refs[] = {lent,
+                              retiring,
+                              before, /* of the block's last life */
+                              SHC_ARENA_NOTHING,
+                              again | UINT64_C(1) << 53,
+                              again | UINT64_C(1) << 63,
+                              again + 1,
+                              again + 65536 / SHC_ARENA_UNIT,
+                              1,
+                              SHC_ARENA_PLACE_MASK,
+                              UINT64_MAX};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(refs); i++) {
+        CHECK_EQ(shc_arena_adopt(&other.arena, refs[i]), SHC_E_STALE);
+        shc_arena_settle(&other.arena, seg.index, refs[i]);
+    }
+    CHECK_EQ(other.arena.outstanding, 0);
+    CHECK(is_owned_by(again, &seg));
+    CHECK_EQ(state_of(lent), SHC_ARENA_LOANED);
+    CHECK_EQ(state_of(retiring), SHC_ARENA_RETIRING);
+    CHECK_OK(shc_arena_drop(&arena, lent, record));
+    CHECK_OK(shc_arena_reclaim(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, again));
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(settled_is_what_that_participant_owns_and_nothing_else)
+{
+    other_t other;
+    shc_ref_t theirs, dropped;
+    set_up();
+    join_other(&other);
+    CHECK_OK(shc_arena_allocate(&other.arena, 100000, &theirs));
+    CHECK_OK(shc_arena_allocate(&other.arena, 100000, &dropped));
+    shc_ref_t mine = allocate(100000), small = allocate(64);
+    uint32_t index = other.seg.index;
+    shc_arena_settle(&arena, index, mine);
+    shc_arena_settle(&arena, index, small);
+    shc_arena_settle(&arena, index + 1, theirs);
+    CHECK(is_owned_by(mine, &seg));
+    CHECK(is_owned_by(small, &seg));
+    CHECK(is_owned_by(theirs, &other.seg));
+    shc_arena_settle(&arena, index, theirs);
+    CHECK_EQ(state_of(theirs), SHC_ARENA_ATTACHED);
+    shc_arena_settle(&arena, index, theirs); /* a sweep that begins again */
+    CHECK_EQ(state_of(theirs), SHC_ARENA_ATTACHED);
+    kill_other(&other);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    CHECK_EQ(shc_arena_adopt(&arena, dropped), SHC_E_STALE);
+    CHECK_OK(shc_arena_adopt(&arena, theirs));
+    CHECK_OK(shc_arena_release(&arena, theirs));
+    CHECK_OK(shc_arena_release(&arena, mine));
+    CHECK_OK(shc_arena_release(&arena, small));
+    CHECK_EQ(arena.outstanding, 0);
+    tear_down();
+}
+
+TEST(an_arena_is_used_while_anything_is_in_anybodys_hands)
+{
+    other_t other;
+    uint32_t record;
+    set_up();
+    CHECK(!shc_arena_is_used(&arena));
+    CHECK(!shc_arena_is_fresh(&arena)); /* two pages were there from the beginning */
+    join_other(&other);
+    shc_ref_t ref = allocate(100000);
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_attach(&arena, ref));
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_take(&arena, ref));
+    CHECK_OK(shc_arena_lend(&arena, ref, &record));
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_drop(&arena, ref, record));
+    CHECK(!shc_arena_is_used(&other.arena));
+    ref = allocate(64);
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_release(&arena, ref)); /* to the magazine */
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_arena__flush_all(&arena);
+    CHECK(!shc_arena_is_used(&other.arena)); /* a slab all of whose blocks are free */
+    uint64_t before = page_word(2);
+    shc_a64_store_relaxed(&arena.words[2], shc_arena_page(SHC_ARENA_MOVING, 1, shc_arena_state(1, 2, 0)));
+    shc_a64_store_relaxed(&arena.shm->frontier, 3);
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], UINT64_MAX); /* what nobody writes */
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], shc_arena_page(SHC_ARENA_SLAB, 4000, 0));
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], before);
+    CHECK(!shc_arena_is_used(&other.arena));
     leave_other(&other);
     tear_down();
 }
