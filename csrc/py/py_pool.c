@@ -382,7 +382,7 @@ pyshc_pool_refuse(pyshc_handle_t *h, int status, uint64_t size)
         return NULL;
     if (status != SHC_FULL) {
         if (status < 0 && status > -4096)
-            pyshc_refuse_growth(h, status, size);
+            pyshc_refuse_growth(h, status, "block", size);
         else
             pyshc_raise(h->st, status, "%R", h);
         return NULL;

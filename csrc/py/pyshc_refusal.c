@@ -188,6 +188,25 @@ no_space_text(const pyshc_place_t *place, PyObject *name, uint64_t asked)
 }
 
 void
+pyshc_refuse_growth(pyshc_handle_t *h, int status, const char *what, uint64_t asked)
+{
+    uint64_t there = free_space(h->shared->directory);
+    if (status == -ENOSPC)
+        pyshc_raise_os_error(ENOSPC, PyUnicode_FromFormat("%R cannot grow for a %s of %llu bytes: %s has %llu free; "
+                                                          "remove what is left over (shmcomm gc), or enlarge the file "
+                                                          "system (mount -o remount,size=..., docker run "
+                                                          "--shm-size=...)",
+                                                          h, what, (unsigned long long)asked, h->shared->directory,
+                                                          (unsigned long long)there));
+    else if (status == -EBADF)
+        pyshc_raise_os_error(EBADF, PyUnicode_FromFormat("%R cannot grow: something in this process closed its file "
+                                                         "descriptor; open it again",
+                                                         h));
+    else
+        pyshc_raise(h->st, status, "%R cannot grow for a %s of %llu bytes", h, what, (unsigned long long)asked);
+}
+
+void
 pyshc_refuse_creation(pyshc_state_t *st, int status, const char *type, uint32_t kind, const pyshc_place_t *place,
                       PyObject *name, uint64_t size)
 {
@@ -202,25 +221,6 @@ pyshc_refuse_creation(pyshc_state_t *st, int status, const char *type, uint32_t 
     else
         raise_advised(st, status, place,
                       PyUnicode_FromFormat("cannot create %s %R in %s", type, name, place->directory));
-}
-
-void
-pyshc_refuse_growth(pyshc_handle_t *h, int status, uint64_t asked)
-{
-    uint64_t there = free_space(h->shared->directory);
-    if (status == -ENOSPC)
-        pyshc_raise_os_error(
-            ENOSPC,
-            PyUnicode_FromFormat("%R cannot grow for a block of %llu bytes: %s has %llu free; release blocks, "
-                                 "remove what is left over (shmcomm gc), or enlarge the file system (mount -o "
-                                 "remount,size=..., docker run --shm-size=...)",
-                                 h, (unsigned long long)asked, h->shared->directory, (unsigned long long)there));
-    else if (status == -EBADF)
-        pyshc_raise_os_error(EBADF, PyUnicode_FromFormat("%R cannot grow: something in this process closed its file "
-                                                         "descriptor; open the pool again",
-                                                         h));
-    else
-        pyshc_raise(h->st, status, "%R cannot grow for a block of %llu bytes", h, (unsigned long long)asked);
 }
 
 /* ---- attaching ---- */

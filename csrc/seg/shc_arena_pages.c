@@ -362,22 +362,21 @@ give_run_back(shc_arena_t *a, uint32_t page, uint64_t seen)
     return true;
 }
 
-/* Cuts a free run, so that it is no longer than `keep` bytes, rounded up; *length: as long as it is then. */
+/* A free run is cut behind its first n pages. If somebody is faster it stays as long as it was, for this time. */
 static void
-cut_run(shc_arena_t *a, uint32_t page, uint64_t seen, uint64_t keep, uint32_t *length)
+cut(shc_arena_t *a, uint32_t page, uint64_t seen, uint32_t n, uint32_t *length)
 {
-    uint64_t n = (keep >> a->g.page_shift) + ((keep & ((UINT64_C(1) << a->g.page_shift) - 1)) != 0);
-    if (n >= *length || !claim_run(a, page, seen, length))
+    if (!claim_run(a, page, seen, length))
         return;
-    trim(a, page, *length, (uint32_t)n);
-    *length = (uint32_t)n;
-    shc_arena__free_pages(a, page, (uint32_t)n, generation_at(a, page));
+    trim(a, page, *length, n);
+    shc_arena__free_pages(a, page, n, generation_at(a, page));
+    *length = n;
 }
 
 uint64_t
 shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
 {
-    uint64_t kept = 0, given = 0;
+    uint64_t left = shc_arena__pages_for(a, keep), given = 0;
     uint32_t frontier = shc_arena__frontier(a), length;
     shc_arena__flush_all(a);
     shc_arena__empty_slabs(a);
@@ -387,13 +386,12 @@ shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
         bool sound = shc_arena__walk(a, word, page, &frontier, &length);
         if (!sound || !shc_arena__is_free_run(word))
             continue;
-        if (kept < keep)
-            cut_run(a, page, word, keep - kept, &length);
-        uint64_t bytes = (uint64_t)length << a->g.page_shift;
-        if (kept < keep)
-            kept += bytes;
+        if (left > 0 && left < length)
+            cut(a, page, word, (uint32_t)left, &length);
+        if (left > 0)
+            left -= length < left ? length : left;
         else if (give_run_back(a, page, word))
-            given += bytes;
+            given += (uint64_t)length << a->g.page_shift;
     }
     return given;
 }
