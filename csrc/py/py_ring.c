@@ -22,6 +22,8 @@ static void
 bind_ring(pyshc_shared_t *shared)
 {
     shc_ring_open(&shared->ring, &shared->seg);
+    shared->rejoined = pyshc_ring_reopen_extents;
+    shared->leaving = pyshc_ring_leave_extents;
 }
 
 static void

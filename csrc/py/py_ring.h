@@ -83,6 +83,10 @@ SHC_MUST_USE int pyshc_ring_read_extent(pyshc_shared_t *shared, const shc_ring_m
 SHC_MUST_USE int pyshc_ring_front(pyshc_shared_t *shared, shc_ring_message_t *msg);
 SHC_MUST_USE int pyshc_ring_adopt_extent(pyshc_shared_t *shared, shc_ref_t ref);
 
+/* When the process becomes a participant anew after a fork, and before it is one no longer. */
+void pyshc_ring_reopen_extents(pyshc_shared_t *shared);
+void pyshc_ring_leave_extents(pyshc_shared_t *shared);
+
 /* Gives the memory back, by whoever of us claimed or adopted it; who waits for some is told. */
 void pyshc_ring_release_extent(pyshc_shared_t *shared, shc_ref_t ref);
 
@@ -127,7 +131,7 @@ PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
 static inline bool
 pyshc_ring_is_about_size(int status)
 {
-    return status == SHC_E_TOO_LARGE || status == -ENOSPC || status == -ENOMEM;
+    return status == SHC_E_TOO_LARGE || status == -ENOSPC || status == -ENOMEM || status == -EBADF;
 }
 
 /* Then raises why one of that many bytes, of up to that many if it is not exact, cannot be; size 0: not known. Returns

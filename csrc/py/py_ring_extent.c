@@ -26,6 +26,21 @@ unlock(pyshc_shared_t *shared)
     PYSHC_GUARD_UNLOCK(&shared->extents_guard);
 }
 
+void
+pyshc_ring_reopen_extents(pyshc_shared_t *shared)
+{
+    memset(&shared->extents_guard, 0, sizeof shared->extents_guard);
+    if (shared->extents != NULL)
+        shc_ring_extents_open(shared->extents, &shared->seg); /* what was in our parent's hands is not in ours */
+}
+
+void
+pyshc_ring_leave_extents(pyshc_shared_t *shared)
+{
+    if (shared->extents != NULL)
+        shc_ring_extents_leave(&shared->ring, shared->extents);
+}
+
 int
 pyshc_ring_claim_extent(pyshc_shared_t *shared, uint64_t n, shc_extent_t *out)
 {

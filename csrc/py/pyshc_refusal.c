@@ -192,12 +192,13 @@ pyshc_refuse_growth(pyshc_handle_t *h, int status, const char *what, uint64_t as
 {
     uint64_t there = free_space(h->shared->directory);
     if (status == -ENOSPC)
-        pyshc_raise_os_error(ENOSPC, PyUnicode_FromFormat("%R cannot grow for a %s of %llu bytes: %s has %llu free; "
-                                                          "remove what is left over (shmcomm gc), or enlarge the file "
-                                                          "system (mount -o remount,size=..., docker run "
-                                                          "--shm-size=...)",
-                                                          h, what, (unsigned long long)asked, h->shared->directory,
-                                                          (unsigned long long)there));
+        pyshc_raise_os_error(ENOSPC,
+                             PyUnicode_FromFormat("%R cannot grow for a %s of %llu bytes: %s has %llu free; let "
+                                                  "go of some, remove what is left over (shmcomm gc), or "
+                                                  "enlarge the file system (mount -o remount,size=..., docker "
+                                                  "run --shm-size=...)",
+                                                  h, what, (unsigned long long)asked, h->shared->directory,
+                                                  (unsigned long long)there));
     else if (status == -EBADF)
         pyshc_raise_os_error(EBADF, PyUnicode_FromFormat("%R cannot grow: something in this process closed its file "
                                                          "descriptor; open it again",

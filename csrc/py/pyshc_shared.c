@@ -125,8 +125,6 @@ leave(pyshc_shared_t *shared)
     int dir_fd = -1;
     if (shared->leaving != NULL && pyshc_shared_is_current(shared))
         shared->leaving(shared);
-    if (shared->extents != NULL && pyshc_shared_is_current(shared))
-        shc_ring_extents_leave(&shared->ring, shared->extents);
     /* Without the directory the name cannot be removed: then the slot is given back and the next sweep removes it. */
     int r = shc_os_dir_open(shared->directory, &dir_fd);
     shc_seg_leave(&shared->seg, r == 0 ? dir_fd : -1, shared->file);
@@ -248,10 +246,7 @@ refresh(pyshc_shared_t *shared)
     shc_a64_store_relaxed(&shared->reserver, 0);
     memset(&shared->reservation_over, 0, sizeof shared->reservation_over);
     shared->holds_deferred = false;
-    memset(&shared->extents_guard, 0, sizeof shared->extents_guard);
     int r = shc_seg_rejoin(&shared->seg);
-    if (r == 0 && shared->extents != NULL)
-        shc_ring_extents_open(shared->extents, &shared->seg); /* what was in our parent's hands is not in ours */
     if (r == 0 && shared->rejoined != NULL)
         shared->rejoined(shared);
     return r;
