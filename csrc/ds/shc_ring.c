@@ -416,8 +416,8 @@ read_at_rest(shc_ring_t *walk, shc_ring_message_t *msg)
     }
 }
 
-int
-shc_ring_check(const shc_ring_t *ring)
+static int
+check_records(const shc_ring_t *ring)
 {
     shc_ring_t walk = *ring;
     int r = load_consumer(&walk);
@@ -432,6 +432,28 @@ shc_ring_check(const shc_ring_t *ring)
     return messages_between(walk.read.count, walk.tail_copy.count) == 0 ? 0 : SHC_E_CORRUPT;
 }
 
+int
+shc_ring_check(const shc_ring_t *ring)
+{
+    const shc_ring_shm_t *shm = ring->shm;
+    uint64_t head = shc_a64_load_acquire(&shm->head); /* A2 */
+    uint64_t tail = shc_a64_load_acquire(&shm->tail); /* A1 */
+    int r = check_records(ring);
+    shc_fence_seq_cst(); /* SC1 */
+    bool moved = shc_a64_load_relaxed(&shm->head) != head || shc_a64_load_relaxed(&shm->tail) != tail;
+    return r != 0 && moved ? SHC_AGAIN : r;
+}
+
+/* What was found while no cursor moved is nobody's work in progress. */
+static int
+check_segment(shc_seg_t *seg, bool at_rest)
+{
+    shc_ring_t ring;
+    (void)at_rest;
+    shc_ring_open(&ring, seg);
+    return shc_ring_check(&ring);
+}
+
 const shc_seg_spec_t shc_ring_spec = {
     .kind = SHC_KIND_RING,
     .rows = ring_rows,
@@ -439,4 +461,5 @@ const shc_seg_spec_t shc_ring_spec = {
     .body_align = SHC_HOT_PAD,
     .sweep = sweep,
     .validate = validate,
+    .check = check_segment,
 };
