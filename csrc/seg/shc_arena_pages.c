@@ -205,6 +205,8 @@ static bool
 take_by_bucket(shc_arena_t *a, uint32_t bucket, uint32_t n, uint32_t *page)
 {
     bool fits = bucket >= shc_floor_log2(n);
+    if (shc_a64_load_relaxed(&a->shm->tops[bucket]) == 0)
+        return false;
     uint32_t group = shc_arena__next_marked(a, bucket, 0), seen;
     for (uint32_t i = 0; group != SHC_ARENA_NO_PAGE && i < (fits ? GROUPS_FITTING : GROUPS_SHORT); i++) {
         *page = find_in_group(a, group, n, &seen);
