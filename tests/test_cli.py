@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import Peer, path_of
 
-from shmcomm import BufferPool, MemoryPool, ObjectPool, RingBufferChannel, SharedMemoryBuffer
+from shmcomm import BufferPool, MemoryPool, ObjectPool, RingBufferChannel, SharedMemoryBuffer, _core
 from shmcomm._cli import _progress, _table, main
 
 LEAVES_A_SEGMENT = """
@@ -107,7 +107,7 @@ def test_ls_of_a_missing_directory_fails_in_words(capsys, tmp_path):
         ),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("command", [["ls"], ["gc"], ["rm", "x"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("command", [["ls"], ["gc"], ["fsck"], ["rm", "x"]], ids=lambda words: words[0])
 def test_a_bad_environment_is_told_in_words(capsys, monkeypatch, command, variable, value, words):
     monkeypatch.setenv(variable, value)
     assert main(command) == 1
@@ -353,6 +353,167 @@ def test_what_is_no_file(capsys, what):
         assert not os.path.lexists(path)
 
 
+# ---- fsck ----
+
+
+def field(struct, name):
+    """Where a field lies in its struct."""
+    return next(offset for type_, field_, offset, *_ in _core._layout() if (type_, field_) == (struct, name))
+
+
+def body_of(path):
+    return int.from_bytes(path.read_bytes()[32:40], "little")
+
+
+def judged(capsys, *arguments):
+    status = main(["fsck", "--json", *arguments])
+    return status, {row.pop("name"): row for row in json.loads(capsys.readouterr().out)}
+
+
+def poke(path, at, number):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(number.to_bytes(8, "little"))
+
+
+def idle_ring():
+    with RingBufferChannel(8, name="idle", persist=True) as ring:
+        ring.send_batch([b"one", b"two", b"three"])
+    return path_of("idle")
+
+
+SOUND = {"kind": "ring", "verdict": "sound", "part": None, "in_use": False, "error": None}
+
+
+def test_fsck_says_so_when_there_is_nothing(capsys):
+    assert main(["fsck"]) == 0
+    assert capsys.readouterr().out == "no segments\n"
+    assert judged(capsys) == (0, {})
+    assert main(["fsck", "nothing"]) == 1
+    assert capsys.readouterr().err == (
+        "shmcomm fsck: there is no segment named nothing; `shmcomm ls` shows what there is\n"
+    )
+
+
+def test_fsck_judges_all_there_is_and_changes_nothing(capsys):
+    path = idle_ring()
+    with SharedMemoryBuffer(100, name="buffer"), ObjectPool(bytearray, name="objects") as pool, pool.borrow():
+        kill_an_owner("orphan")
+        before = {name: path_of(name).read_bytes() for name in ("idle", "orphan", "buffer", "objects")}
+        status, found = judged(capsys)
+        assert status == 0
+        assert {name: row["verdict"] for name, row in found.items()} == dict.fromkeys(before, "sound")
+        assert [name for name, row in found.items() if row["in_use"]] == ["buffer", "objects"]
+        assert found["idle"] == SOUND
+        assert before == {name: path_of(name).read_bytes() for name in before}
+        assert main(["fsck"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split() for line in lines[:2]] == [["NAME", "KIND", "VERDICT"], ["buffer", "buffer", "sound"]]
+        assert lines[-1] == "4 segments: 0 damaged, 0 not judged"
+        assert main(["fsck", "idle"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "1 segment: 0 damaged, 0 not judged"
+    path.unlink()
+    assert main(["gc"]) == 0
+
+
+# field -> what is written there, and where that is damage
+RING_DAMAGE = {
+    "spare of the id": (field("shc_seg_id_t", "spare"), 1, "head"),
+    "life": (field("shc_seg_shm_t", "life"), 3, "head"),
+    "a participant": (field("shc_seg_shm_t", "spare") + 248, 1 << 60, "head"),
+    "tail": (lambda path: body_of(path) + field("shc_ring_shm_t", "tail"), 1 << 39, "body"),
+    "head": (lambda path: body_of(path) + field("shc_ring_shm_t", "head"), 1, "body"),
+    "a record": (lambda path: path.read_bytes().index(b"two") - 8, 0xFFFF, "body"),
+}
+
+
+@pytest.mark.parametrize("damage", RING_DAMAGE)
+def test_fsck_finds_what_was_scribbled_over(capsys, damage):
+    at, number, part = RING_DAMAGE[damage]
+    path = idle_ring()
+    at = at(path) if callable(at) else at
+    before = path.read_bytes()
+    poke(path, at, number)
+    status, found = judged(capsys)
+    assert status == 1
+    assert (found["idle"]["verdict"], found["idle"]["part"]) == ("damaged", part)
+    assert main(["fsck", "idle"]) == 1
+    assert "damaged: its " in capsys.readouterr().out
+    path.write_bytes(before)
+    assert judged(capsys, "idle") == (0, {"idle": SOUND})
+    path.unlink()
+
+
+def test_fsck_finds_damage_while_the_segment_is_in_use(capsys):
+    with SharedMemoryBuffer(100, name="used") as buffer, ObjectPool(bytearray, name="objects") as pool:
+        pool.release(pool.acquire())
+        poke(path_of(buffer), body_of(path_of(buffer)) + field("shc_buffer_shm_t", "used"), 101)
+        status, found = judged(capsys)
+        assert (status, found["used"]["verdict"], found["used"]["in_use"]) == (1, "damaged", True)
+        assert found["objects"]["verdict"] == "sound"
+
+
+def test_fsck_of_what_cannot_be_read(capsys, strange):
+    _, state, words, *_ = strange
+    verdict = "sound" if state == "idle" else "damaged" if state in ("corrupt", "removed") else "unreadable"
+    status, found = judged(capsys)
+    assert (status, found["strange"]["verdict"]) == (verdict == "damaged", verdict)
+    assert found["strange"]["part"] == ("head" if verdict == "damaged" else None)
+    assert judged(capsys, "strange")[0] == (verdict != "sound")
+    main(["fsck"])
+    said = capsys.readouterr().out
+    assert verdict in said or (verdict == "unreadable" and "not judged: " in said and words in said)
+
+
+def test_fsck_takes_nobodys_work_for_damage(capsys):
+    with RingBufferChannel(64, name="moving", buffer_size=16384) as ring, Peer() as peer:
+        peer("channel = RingBufferChannel.attach('moving')")
+        peer.begin("[channel.send(b'x' * (n % 500)) for n in range(30000)] and None")
+        while peer.busy():
+            ring.receive_batch(50)
+            status, found = judged(capsys)
+            assert status == 0
+            assert found["moving"]["verdict"] in ("sound", "busy")
+            assert found["moving"]["in_use"]
+        peer.result()
+
+
+def test_fsck_says_what_it_could_not_judge(capsys, monkeypatch):
+    looks = []
+    monkeypatch.setattr(_core, "check_segment", lambda *a, **k: looks.append(a) or {**SOUND, "verdict": "busy"})
+    path = idle_ring()
+    assert main(["fsck"]) == 0
+    assert "not judged: others were changing it all the time" in capsys.readouterr().out
+    assert len(looks) == 20
+    assert main(["fsck", "idle"]) == 1  # who asks for one wants to know
+    path.unlink()
+
+
+def test_fsck_overlooks_what_goes_meanwhile(capsys, monkeypatch):
+    path = idle_ring()
+    real = _core.check_segment
+
+    def too_late(*arguments, **keywords):
+        path.unlink()
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(_core, "check_segment", too_late)
+    assert judged(capsys) == (0, {})
+
+
+def test_check_segment_takes_what_the_others_take(own_directory):
+    path = idle_ring()
+    assert _core.check_segment("idle") == {key: SOUND[key] for key in ("verdict", "part", "in_use", "error")}
+    assert _core.check_segment(name="idle", directory=own_directory, namespace=None)["verdict"] == "sound"
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        _core.check_segment("idle", namespace="another")
+    with pytest.raises(ValueError, match="is none of them"):
+        _core.check_segment("a/b")
+    with pytest.raises(TypeError):
+        _core.check_segment()
+    path.unlink()
+
+
 # ---- names that are none ----
 
 ODD_NAMES = {
@@ -466,6 +627,10 @@ def test_what_another_user_may_not_read(open_directory):
         assert rows["open"]["state"] == "live"
         table = as_another("ls").stdout.splitlines()
         assert table[1].endswith("belongs to user root (uid 0), and its mode 0o600 keeps this user out")
+        verdicts = {row["name"]: row for row in json.loads(as_another("fsck", "--json").stdout)}
+        assert verdicts["closed"]["verdict"] == "unreadable"
+        assert verdicts["closed"]["error"].endswith("keeps this user out")
+        assert (verdicts["open"]["verdict"], verdicts["open"]["in_use"]) == ("sound", True)
         for name in ("closed", "open"):
             for arguments in (["rm", name], ["rm", "--force", name]):
                 done = as_another(*arguments)

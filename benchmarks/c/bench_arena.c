@@ -12,7 +12,8 @@ static shc_arena_geometry_t geometry = {
     .pages = 1u << 16, .initial = 64, .page_shift = 16, .growth = 100, .records = 512};
 static shc_arena_t arena;
 
-static const shc_layout_row_t rows[] = {SHC_ARENA_LAYOUT(SHC_LAYOUT_ROW, shc_arena_shm_t) /* */
+static const shc_layout_row_t rows[] = {SHC_ARENA_LAYOUT(SHC_LAYOUT_ROW, shc_arena_shm_t)         /* */
+                                        SHC_ARENA_MAP_LAYOUT(SHC_LAYOUT_ROW, shc_arena_map_shm_t) /* */
                                         SHC_ARENA_PARTY_LAYOUT(SHC_LAYOUT_ROW, shc_arena_party_shm_t)};
 
 static int

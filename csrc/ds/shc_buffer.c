@@ -88,6 +88,16 @@ shc_buffer_check(const shc_buffer_t *buffer)
     return sound ? 0 : SHC_E_CORRUPT;
 }
 
+/* Each word by itself is sound at any time. */
+static int
+check_segment(shc_seg_t *seg, bool at_rest)
+{
+    shc_buffer_t buffer;
+    (void)at_rest;
+    shc_buffer_open(&buffer, seg);
+    return shc_buffer_check(&buffer);
+}
+
 const shc_seg_spec_t shc_buffer_spec = {
     .kind = SHC_KIND_BUFFER,
     .rows = buffer_rows,
@@ -95,4 +105,5 @@ const shc_seg_spec_t shc_buffer_spec = {
     .body_align = SHC_HOT_PAD,
     .sweep = NULL,
     .validate = validate,
+    .check = check_segment,
 };

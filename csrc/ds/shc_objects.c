@@ -266,6 +266,16 @@ shc_objects_check(const shc_objects_t *o)
     return sound ? 0 : SHC_E_CORRUPT;
 }
 
+/* Each word by itself is sound at any time. */
+static int
+check_segment(shc_seg_t *seg, bool at_rest)
+{
+    shc_objects_t o;
+    (void)at_rest;
+    shc_objects_open(&o, seg);
+    return shc_objects_check(&o);
+}
+
 const shc_seg_spec_t shc_objects_spec = {
     .kind = SHC_KIND_OBJECTS,
     .rows = objects_rows,
@@ -273,4 +283,5 @@ const shc_seg_spec_t shc_objects_spec = {
     .body_align = SHC_HOT_PAD,
     .sweep = sweep,
     .validate = validate,
+    .check = check_segment,
 };

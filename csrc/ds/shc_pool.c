@@ -415,6 +415,14 @@ shc_pool_names(shc_pool_t *pool, uint32_t index, uint32_t generation)
     return named;
 }
 
+static int
+check_segment(shc_seg_t *seg, bool at_rest)
+{
+    shc_pool_t pool;
+    shc_pool_open(&pool, seg);
+    return shc_pool_check(&pool) == 0 ? 0 : at_rest ? SHC_E_CORRUPT : SHC_AGAIN;
+}
+
 const shc_seg_spec_t shc_pool_spec = {
     .kind = SHC_KIND_POOL,
     .rows = pool_rows,
@@ -423,4 +431,5 @@ const shc_seg_spec_t shc_pool_spec = {
     .grows = true,
     .sweep = sweep,
     .validate = validate,
+    .check = check_segment,
 };

@@ -522,8 +522,8 @@ shc_ring_held(const shc_ring_t *ring)
     return messages_between(head.count, ring->read.count);
 }
 
-int
-shc_ring_check(const shc_ring_t *ring)
+static int
+check_records(const shc_ring_t *ring)
 {
     shc_ring_t walk = *ring;
     int r = load_consumer(&walk);
@@ -538,6 +538,36 @@ shc_ring_check(const shc_ring_t *ring)
     return messages_between(walk.read.count, walk.tail_copy.count) == 0 ? 0 : SHC_E_CORRUPT;
 }
 
+int
+shc_ring_check(const shc_ring_t *ring)
+{
+    const shc_ring_shm_t *shm = ring->shm;
+    uint64_t head = shc_a64_load_acquire(&shm->head); /* A2 */
+    uint64_t tail = shc_a64_load_acquire(&shm->tail); /* A1 */
+    int r = check_records(ring);
+    shc_fence_seq_cst(); /* SC1 */
+    bool moved = shc_a64_load_relaxed(&shm->head) != head || shc_a64_load_relaxed(&shm->tail) != tail;
+    return r != 0 && moved ? SHC_AGAIN : r;
+}
+
+static int
+check_extents(shc_seg_t *seg, bool at_rest)
+{
+    shc_arena_t arena;
+    shc_ring_extents_open(&arena, seg);
+    return shc_arena_check(&arena) == 0 ? 0 : at_rest ? SHC_E_CORRUPT : SHC_AGAIN;
+}
+
+/* What was found in the ring while no cursor moved is nobody's work in progress. */
+static int
+check_segment(shc_seg_t *seg, bool at_rest)
+{
+    shc_ring_t ring;
+    shc_ring_open(&ring, seg);
+    int r = shc_ring_check(&ring);
+    return r == 0 && ring.has_extents ? check_extents(seg, at_rest) : r;
+}
+
 const shc_seg_spec_t shc_ring_spec = {
     .kind = SHC_KIND_RING,
     .rows = ring_rows,
@@ -546,4 +576,5 @@ const shc_seg_spec_t shc_ring_spec = {
     .grows = true,
     .sweep = sweep,
     .validate = validate,
+    .check = check_segment,
 };

@@ -37,6 +37,8 @@
  *   A1 <- R1: consumer's load of tail  <- producer's store: the records up to tail.
  *   A2 <- R2: producer's load of head  <- consumer's store: the consumer's reads of the space before head are over.
  *   AR1 <- R3: who takes an end  <- who gave it back: that end's cursor is final.
+ *   SC1: records looked at, then both cursors again  <->  head stored (R2, A2), then its space written. Who sees the
+ *        new bytes sees that head has moved.
  *   A3 <- AR2: who finds the ring empty after seeing shutdown sees every message published before the shutdown.
  *
  * Crash points (producer / consumer)
@@ -369,7 +371,8 @@ void shc_ring_backlog(const shc_ring_t *ring, uint64_t *messages, uint64_t *byte
 /* Messages that this process, the consumer, has taken and not given back. */
 uint64_t shc_ring_held(const shc_ring_t *ring);
 
-/* Read-only walk over all records: 0 or SHC_E_CORRUPT. The ring must be at rest. */
+/* Read-only walk over all records, which stay as they are while neither cursor moves: 0; SHC_E_CORRUPT; SHC_AGAIN: a
+ * cursor has moved meanwhile, and what was found may be due to that. */
 SHC_MUST_USE int shc_ring_check(const shc_ring_t *ring);
 
 #endif

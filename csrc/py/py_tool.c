@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tool/shc_dump.h"
+#include "tool/shc_fsck.h"
 
 /* ---- listing ---- */
 
@@ -297,6 +298,63 @@ collect_garbage(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n
     return removed.list;
 }
 
+/* ---- checking ---- */
+
+static const char *
+verdict_name(int status)
+{
+    return status == 0 ? "sound" : status == SHC_E_CORRUPT ? "damaged" : status == SHC_AGAIN ? "busy" : "unreadable";
+}
+
+static PyObject *
+describe_check(int status, const shc_fsck_t *found)
+{
+    static const char *const parts[] = {[SHC_FSCK_NOTHING] = NULL, [SHC_FSCK_HEAD] = "head", [SHC_FSCK_BODY] = "body"};
+    const char *sentence = status < 0 ? shc_status_sentence(status) : NULL;
+    if (status < 0 && sentence == NULL)
+        sentence = strerror(-status);
+    return Py_BuildValue("{s:s,s:z,s:O,s:z}", "verdict", verdict_name(status), "part", parts[found->part], "in_use",
+                         found->in_use ? Py_True : Py_False, "error", sentence);
+}
+
+PyDoc_STRVAR(
+    check_segment_doc,
+    "check_segment($module, /, name, directory=None, namespace=None)\n--\n\n"
+    "Look at an object without opening it: a dict with verdict (\"sound\", \"damaged\", \"busy\": others are at "
+    "work and it cannot be told, \"unreadable\"), part (\"head\" or \"body\", if damaged), in_use, error.\n\n"
+    "Raises FileNotFoundError.");
+
+static PyObject *
+check_segment(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "directory", "namespace"};
+    PyObject *v[3];
+    pyshc_place_t place;
+    shc_fsck_t found;
+    int dir_fd = -1;
+    if (!pyshc_parse("check_segment", args, nargs, kwnames, names, 3, 3, 1, v))
+        return NULL;
+    PyObject *namespace = chosen_namespace(v[2]);
+    bool fine = namespace != NULL && pyshc_place_resolve(v[0], namespace, v[1], &place);
+    Py_XDECREF(namespace);
+    if (!fine)
+        return NULL;
+    (void)pyshc_shared_own_epoch(); /* if it fails, so will what is done next, and says why */
+    int r = shc_os_dir_open(place.directory, &dir_fd);
+    if (r == 0) {
+        Py_BEGIN_ALLOW_THREADS;
+        r = shc_fsck(dir_fd, place.file, &pyshc_self, &found);
+        Py_END_ALLOW_THREADS;
+        shc_os_close(dir_fd);
+        fine = r != -ENOENT;
+    } else {
+        fine = false;
+    }
+    PyObject *result = fine ? describe_check(r, &found) : raise_errno(r, place.directory);
+    pyshc_place_clear(&place);
+    return result;
+}
+
 /* ---- layout ---- */
 
 PyDoc_STRVAR(
@@ -337,6 +395,7 @@ PyMethodDef pyshc_tool_methods[] = {
     {"remove_segment", (PyCFunction)(void (*)(void))remove_segment, METH_FASTCALL | METH_KEYWORDS, remove_segment_doc},
     {"collect_garbage", (PyCFunction)(void (*)(void))collect_garbage, METH_FASTCALL | METH_KEYWORDS,
      collect_garbage_doc},
+    {"check_segment", (PyCFunction)(void (*)(void))check_segment, METH_FASTCALL | METH_KEYWORDS, check_segment_doc},
     {"_layout", layout, METH_NOARGS, layout_doc},
     {"_noop", noop, METH_O, noop_doc},
     {NULL, NULL, 0, NULL},

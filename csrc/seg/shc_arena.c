@@ -26,7 +26,10 @@ shc_arena_lay_out(shc_arena_geometry_t *g)
         return -EINVAL;
     uint64_t page = UINT64_C(1) << g->page_shift;
     g->parties = g->at + sizeof(shc_arena_shm_t);
-    g->words = shc_align_up(g->parties + g->participants * sizeof(shc_arena_party_shm_t), SYSTEM_PAGE);
+    g->maps = g->parties + g->participants * sizeof(shc_arena_party_shm_t);
+    uint32_t maps = shc_arena_maps(g);
+    g->top_shift = maps <= 64 ? 0 : shc_floor_log2(maps - 1) - 5;
+    g->words = shc_align_up(g->maps + maps * sizeof(shc_arena_map_shm_t), SYSTEM_PAGE);
     g->record_stride = shc_align_up((uint64_t)g->records * sizeof(shc_a64_t), SYSTEM_PAGE);
     g->record_table = shc_align_up(g->words + (uint64_t)g->pages * sizeof(shc_a64_t), SYSTEM_PAGE);
     g->data = shc_align_up(g->record_table + g->participants * g->record_stride, page);
@@ -91,8 +94,13 @@ shc_arena_init(shc_seg_t *seg, const shc_arena_geometry_t *g)
     shc_a64_store_relaxed(&shm->frontier, g->initial);
     for (uint32_t i = 1; i < g->initial; i++) /* covered: lemma of the chain */
         shc_a64_store_relaxed(&words[i], shc_arena_page(SHC_ARENA_MOVING, 1, 0));
-    if (g->initial > 0)
-        shc_a64_store_relaxed(&words[0], shc_arena__run(SHC_ARENA_FREE, 0, 0, g->initial));
+    if (g->initial == 0)
+        return;
+    unsigned length = shc_floor_log2(g->initial);
+    shc_arena_map_shm_t *map = shc_seg_at(seg, g->maps);
+    shc_a64_store_relaxed(&words[0], shc_arena__run(SHC_ARENA_FREE, 0, 0, g->initial));
+    shc_a64_store_relaxed(&map->groups[length], 1);
+    shc_a64_store_relaxed(&shm->tops[length], 1);
 }
 
 void
@@ -102,6 +110,7 @@ shc_arena_open(shc_arena_t *a, shc_seg_t *seg, const shc_arena_geometry_t *g)
     a->seg = seg;
     a->shm = shc_seg_at(seg, g->at);
     a->parties = shc_seg_at(seg, g->parties);
+    a->maps = shc_seg_at(seg, g->maps);
     a->words = shc_seg_at(seg, g->words);
     a->g = *g;
     a->small_max = (UINT64_C(1) << g->page_shift) / 16 * 7;

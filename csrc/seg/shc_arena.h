@@ -20,7 +20,7 @@
  *     OWNED(dead, g)  --settle-->               ATTACHED(g)         the structure found that it refers to it
  *     OWNED(dead, g)  --sweep-->                FREE(g+1), or ATTACHED(g) if the structure says that it is there
  *
- * each step ONE atomic operation on that word. Free lists do not exist; hint bits, LIFO hints and `low` say where to
+ * each step ONE atomic operation on that word. Free lists do not exist; hint bits, LIFO hints and the map say where to
  * look first, may be wrong in either direction, and are healed by scans.
  *
  * Magazines. A process keeps a few blocks of each class in private memory, where they stay OWNED by it. allocate takes
@@ -58,7 +58,7 @@
  * first in his line (`page`), and then looks whether the page is a slab; who empties one marks the page first, and
  * then looks at all lines (SC1: one of the two sees the other). A block that is not FREE keeps its slab from being
  * emptied, so its owner needs no such care. Nor does who takes, retires or adopts a block, though it is not its own
- * yet: of those who want to, the structure's words have let one through before (g), and until that one has come the
+ * yet: of those who want to, the structure's words have let one through before (h), and until that one has come the
  * block is not FREE. That saves each of them a fence.
  *
  * Blocks on their way. A block that is sent in a message stays OWNED by its sender until the receiver adopts it: so it
@@ -88,6 +88,20 @@
  * reserved before `frontier` rises over them. cleanup() goes the other way: run -> MOVING(me) -> memory given back ->
  * UNBACKED. Where the system cannot take memory back, the pages stay FREE.
  *
+ * Map. How long a look for pages takes does not depend on how many there are. A bit tells that in a group of eight
+ * pages a free run of 2^k to 2^(k+1) - 1 pages begins, for each k; another one, in `tops`, that there is such a bit in
+ * a map of 64 groups. Whoever needs n pages looks at the lowest of these groups, k upwards from that of n; then, k
+ * downwards, at a few whose runs are too short, for several beside each other. Who frees a run sets its bits after its
+ * word, and leaves alone what is set. Who finds none in a group clears the bit and looks again, and sets it again if
+ * there is one now (SC3: one of the two sees the other); the same with `tops` and the groups. So a bit may be too much,
+ * which costs one look; it is wanting only while somebody is between two of these steps, or was killed there: then the
+ * sweep, which meets every free run, sets what is missing.
+ *   Nothing is added while the map leads to a piece that is long enough. What it does not lead to, short runs beside
+ * each other far up, is found by a look at all page words that joins them: before SHC_FULL is said, and before the
+ * arena grows if this process has added an eighth of it since the last such look. So the look costs a few words for
+ * each page that was added. The same holds of the look at all pages by which an arena that grows by a part of itself
+ * learns how much it has.
+ *
  * Usage
  *     A kind with an arena says grows in its spec and aligns its body to the page; it keeps the geometry in its config
  *     words, has create reserve what shc_arena_reservation says beside its own part, and calls shc_arena_init in its
@@ -114,7 +128,11 @@
  *       against a process that makes holes of memory in use or truncates the file: that is SIGBUS, as for any mapping.
  *   (f) A handle is used by one thread at a time: the caller's lock. It takes less than 4 KiB. A forked child opens it
  *       anew after shc_seg_rejoin: what its parent's magazines hold is the parent's.
- *   (g) The structure's own words say who may take or retire a block: two who race for one block must be decided there,
+ *   (g) While pages are free or can be added, what allocate and release cost depends neither on the size of the arena
+ *       nor on how much of it is in use: a look at all pages is paid for by the pages that were added. Without such
+ *       pages, all of them may be looked at for a block, and are before SHC_FULL; cleanup, sweep, stats and check do
+ *       so, too.
+ *   (h) The structure's own words say who may take or retire a block: two who race for one block must be decided there,
  *       not by who comes first to its state word. Nothing but drop and sweep acts on blocks of others.
  *
  * Progress: allocate and release from the magazine are wait-free, all else lock-free but for the reservation of memory,
@@ -133,11 +151,16 @@
  *   AR3: hints; they carry nothing.
  *   SC1: line written, then page looked at (A2, AR2 follow)  <->  page marked, then lines looked at.
  *   SC2: record written, then state looked at  <->  state made CLOSING, then records looked at.
+ *   SC3: run freed, then its bit looked at; bit set, then the upper bit looked at  <->  bit cleared, then runs looked
+ *        at; upper bit cleared, then bits looked at.
  *
  * Crash points (where killed -> what stays -> who mends it; "sweep" is shc_arena_sweep of the dead one's index)
  *   refill, hint bits taken           bits lost          a scan of state words before SHC_FULL is said
  *   refill, blocks claimed            OWNED(dead)        sweep
  *   flush, some blocks FREE           hint bits missing  the same scan
+ *   run freed, bits not set           bits missing       sweep
+ *   bit cleared, looked again         bit missing        sweep
+ *   runs claimed, to be joined        RUN OWNED(dead)s   sweep: free runs as they were
  *   new slab, filled half             RUN OWNED(dead)    sweep: a free page
  *   claimed runs, not joined          RUN OWNED(dead)s   sweep: free runs as they were
  *   run split, new head covered       one run            sweep: free as a whole
@@ -189,7 +212,9 @@ typedef struct shc_arena_geometry {
     uint32_t growth;  /* percent: how much a step of growth adds to what is there; 0: just what is needed */
     uint32_t records; /* blocks shared with others that a participant may hold; 0: none */
     uint32_t participants;
-    uint64_t parties; /* file offsets */
+    uint32_t top_shift; /* a bit of `tops` stands for so many maps, as a power of two */
+    uint64_t parties;   /* file offsets */
+    uint64_t maps;
     uint64_t words;
     uint64_t record_table;
     uint64_t record_stride;
@@ -198,6 +223,13 @@ typedef struct shc_arena_geometry {
 } shc_arena_geometry_t;
 
 #define SHC_ARENA_CONFIG_WORDS 2
+
+/* Of the hints where something is to be had. */
+static inline uint32_t
+shc_arena_maps(const shc_arena_geometry_t *g)
+{
+    return (g->pages - 1) / SHC_ARENA_MAP_PAGES + 1;
+}
 
 /* How many blocks a magazine holds: of up to 1 KiB, and larger ones. */
 #define SHC_ARENA_DEPTH_SMALL 14u
@@ -224,16 +256,18 @@ typedef struct shc_arena {
     shc_seg_t *seg;
     shc_arena_shm_t *shm;
     shc_arena_party_shm_t *parties;
+    shc_arena_map_shm_t *maps;
     shc_a64_t *words;
-    uint64_t small_max; /* bytes */
-    int64_t
-        outstanding; /* blocks that are OWNED and not in a magazine, and those that were sent: 0 if nothing is left */
-    uint64_t shortages; /* that were seen */
-    uint32_t frontier;  /* that was seen */
-    uint32_t scan;      /* where to look for slabs */
-    uint32_t posted;    /* numbers what was posted */
-    uint32_t record;    /* where to look for a record */
-    uint32_t classes;   /* in use with this page size */
+    uint64_t small_max;  /* bytes */
+    int64_t outstanding; /* blocks that are OWNED and not in a magazine, and those that were sent */
+    uint64_t shortages;  /* that were seen */
+    uint32_t frontier;   /* that was seen */
+    uint32_t scan;       /* where to look for slabs */
+    uint32_t grown;      /* pages that were added since all of them were looked at */
+    uint32_t bare;       /* where pages were added last */
+    uint32_t posted;     /* numbers what was posted */
+    uint32_t record;     /* where to look for a record */
+    uint32_t classes;    /* in use with this page size */
     shc_arena_geometry_t g;
     shc_arena_class_t class[SHC_ARENA_CLASSES];
     uint32_t slab[SHC_ARENA_CLASSES]; /* page + 1 that had free blocks last */

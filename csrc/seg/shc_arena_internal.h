@@ -7,6 +7,7 @@
 
 #include "seg/shc_arena.h"
 
+#define SHC_ARENA_NO_PAGE UINT32_MAX
 #define SHC_ARENA_ROUNDS 64u /* of something that others undid; more often only a scribbler does */
 
 /* Where the nonces of a slot's next holder begin: of 512, as far from those of the last ones as can be. */
@@ -112,13 +113,35 @@ shc_arena__walk(shc_arena_t *a, uint64_t word, uint32_t page, uint32_t *frontier
 void shc_arena__push_hint(shc_a64_t *hint, uint32_t page);
 bool shc_arena__pop_hint(shc_a64_t *hint, uint32_t *page);
 
+/* ---- shc_arena_map.c ---- */
+
+/* A free run begins at `page`: after its word says so. */
+void shc_arena__mark_run(shc_arena_t *a, uint32_t page, uint32_t length);
+
+/* Whether the map tells of it. For tests: this may change at any time. */
+bool shc_arena__is_marked(const shc_arena_t *a, uint32_t page, uint32_t length);
+
+/* The first page of the first group, from that of `from` on, in which the map says that a free run of `bucket` begins;
+ * SHC_ARENA_NO_PAGE. */
+uint32_t shc_arena__next_marked(shc_arena_t *a, uint32_t bucket, uint32_t from);
+
+/* None was seen in the group: takes its bit back, unless there is one after that. */
+void shc_arena__clear_group(shc_arena_t *a, uint32_t bucket, uint32_t group);
+
 /* ---- shc_arena_pages.c ---- */
 
-/* A run of just n pages, OWNED by this process: the lowest that are free, so that slabs, which stay
- * for long, lie together. SHC_FULL if there is not enough in one piece. */
+/* A run of just n pages, OWNED by this process, from what is free: as little longer as can be, and as low, so that
+ * slabs, which stay for long, lie together. By the map: SHC_FULL if that leads to none. */
 SHC_MUST_USE int shc_arena__take_free_pages(shc_arena_t *a, uint32_t n, uint32_t *page);
 
-/* The same with all means: what was freed last, growth, emptying slabs. SHC_FULL, -ENOSPC. */
+/* The same, else from new pages: SHC_FULL, -ENOSPC. */
+SHC_MUST_USE int shc_arena__find_pages(shc_arena_t *a, uint32_t n, uint32_t *page);
+
+/* So many pages were added since this process has looked at all of them that it may do so again: what it costs for
+ * each that was added does not grow with the arena. */
+bool shc_arena__is_look_due(const shc_arena_t *a);
+
+/* The same with all means: what was freed last, joining, emptying slabs. SHC_FULL, -ENOSPC. */
 SHC_MUST_USE int shc_arena__take_pages(shc_arena_t *a, uint32_t n, uint32_t *page);
 
 /* A run that is ours, or that a dead process left to its sweeper, becomes free. */

@@ -24,10 +24,7 @@ shc_arena__free_pages(shc_arena_t *a, uint32_t page, uint32_t length, uint32_t g
 {
     store_run(a, page, SHC_ARENA_FREE, generation, length);
     shc_arena__push_hint(&a->shm->runs[shc_floor_log2(length)], page);
-    uint64_t low = shc_a64_load_relaxed(&a->shm->low);
-    for (uint32_t round = 0; page < low && round < SHC_ARENA_ROUNDS; round++)
-        if (shc_a64_cas_seq_cst(&a->shm->low, &low, page)) /* AR3 */
-            break;
+    shc_arena__mark_run(a, page, length);
 }
 
 /* A run of `length` that is ours keeps its first n pages; the rest is free. The new head is written while it is still
@@ -73,8 +70,7 @@ take_hinted(shc_arena_t *a, uint32_t n, uint32_t *page)
 typedef struct window {
     uint32_t first;
     uint32_t length;
-    uint32_t first_free; /* the lowest free run that was seen on the way, or the end of the arena */
-    uint64_t backed;     /* pages with memory that were seen */
+    uint64_t backed; /* pages with memory that were seen on the way */
 } window_t;
 
 /* The first one of at least n pages in [from, frontier); with `growing`, UNBACKED pages count, and so do those beyond
@@ -83,19 +79,17 @@ static bool
 find_window(shc_arena_t *a, uint32_t from, uint32_t n, bool growing, window_t *w)
 {
     uint32_t frontier = shc_arena__frontier(a), length;
-    *w = (window_t){.first = from, .first_free = a->g.pages};
+    *w = (window_t){.first = from};
     for (uint32_t page = from; page < frontier && w->length < n; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
         bool sound = shc_arena__walk(a, word, page, &frontier, &length);
         bool free = sound && shc_arena__is_free_run(word);
         bool unbacked = shc_arena_kind_of(word) == SHC_ARENA_UNBACKED;
         w->backed += unbacked ? 0 : length;
-        if (free && page < w->first_free)
-            w->first_free = page;
         if (free || (growing && unbacked))
             w->length += length;
         else
-            *w = (window_t){.first = page + length, .first_free = w->first_free, .backed = w->backed};
+            *w = (window_t){.first = page + length, .backed = w->backed};
     }
     if (growing && w->length < n && w->first + w->length == frontier)
         w->length += a->g.pages - frontier;
@@ -160,50 +154,136 @@ claim_window(shc_arena_t *a, uint32_t first, uint32_t n, uint32_t most, bool gro
     return 0;
 }
 
-/* ---- from what is free ---- */
-
-/* Nothing is free below `page`, unless somebody has released a run since *low was looked at. */
-static void
-raise_low(shc_arena_t *a, uint64_t low, uint32_t page)
+/* A window of free runs that begins at `first` becomes one run of just n pages. False: somebody was faster. */
+static bool
+take_window(shc_arena_t *a, uint32_t first, uint32_t n)
 {
-    (void)shc_a64_cas_seq_cst(&a->shm->low, &low, page); /* AR3 */
+    uint32_t length = claim_window(a, first, n, n, false);
+    if (length == 0)
+        return false;
+    store_run(a, first, SHC_ARENA_OWNED, generation_at(a, first), length);
+    trim(a, first, length, n);
+    return true;
 }
 
-/* SHC_AGAIN: somebody was faster. */
-static int
-take_window(shc_arena_t *a, uint32_t from, uint32_t n, uint32_t *page)
+/* ---- from what is free, by the map ---- */
+
+#define GROUPS_FITTING 8u /* that are looked at per bucket whose runs are, or may be, long enough each */
+#define GROUPS_SHORT 2u   /* and of those that are not, for several beside each other */
+
+/* The shortest piece of at least n pages that begins in a group; *buckets: which runs were seen there. Whatever is not
+ * free is gone through page by page: a covered word does not tell where its run ends. */
+static uint32_t
+find_in_group(shc_arena_t *a, uint32_t group, uint32_t n, uint32_t *buckets)
 {
-    window_t w;
-    uint64_t low = shc_a64_load_relaxed(&a->shm->low);
-    bool found = find_window(a, from, n, false, &w);
-    uint32_t length = found ? claim_window(a, w.first, n, n, false) : 0;
-    if (found && length == 0)
-        return SHC_AGAIN;
-    bool takes_lowest = found && w.first_free == w.first;
-    if (from == 0 || takes_lowest)
-        raise_low(a, low, takes_lowest ? w.first + n : w.first_free);
-    if (!found)
-        return SHC_FULL;
-    store_run(a, w.first, SHC_ARENA_OWNED, generation_at(a, w.first), length);
-    trim(a, w.first, length, n);
-    *page = w.first;
-    return 0;
+    uint32_t end = group + SHC_ARENA_GROUP_PAGES, frontier = shc_arena__frontier(a), best = SHC_ARENA_NO_PAGE;
+    uint32_t first = group, count = 0, shortest = 0, length;
+    *buckets = 0;
+    for (uint32_t page = group; page < frontier && (page < end || count > 0); page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+        if (!shc_arena__is_free_run(word) || !shc_arena__step(word, frontier - page, &length)) {
+            length = 1;
+            count = 0;
+            first = page + 1;
+            continue;
+        }
+        *buckets |= page < end ? UINT32_C(1) << shc_floor_log2(length) : 0;
+        count += length;
+        if (count == n)
+            return first;
+        if (count < n)
+            continue;
+        best = shortest == 0 || count < shortest ? first : best;
+        shortest = shortest == 0 || count < shortest ? count : shortest;
+        first = page + length;
+        count = 0;
+    }
+    return best;
 }
 
+static bool
+take_by_bucket(shc_arena_t *a, uint32_t bucket, uint32_t n, uint32_t *page)
+{
+    bool fits = bucket >= shc_floor_log2(n);
+    if (shc_a64_load_relaxed(&a->shm->tops[bucket]) == 0)
+        return false;
+    uint32_t group = shc_arena__next_marked(a, bucket, 0), seen;
+    for (uint32_t i = 0; group != SHC_ARENA_NO_PAGE && i < (fits ? GROUPS_FITTING : GROUPS_SHORT); i++) {
+        *page = find_in_group(a, group, n, &seen);
+        if (*page != SHC_ARENA_NO_PAGE && take_window(a, *page, n))
+            return true;
+        if ((seen >> bucket & 1) == 0)
+            shc_arena__clear_group(a, bucket, group);
+        group = shc_arena__next_marked(a, bucket, group + SHC_ARENA_GROUP_PAGES);
+    }
+    return false;
+}
+
+/* Upwards from what is just long enough; then what is too short by itself, the longest first. */
 int
 shc_arena__take_free_pages(shc_arena_t *a, uint32_t n, uint32_t *page)
 {
-    uint64_t low = shc_a64_load_relaxed(&a->shm->low);
-    uint32_t from = low < shc_arena__frontier(a) ? (uint32_t)low : 0;
-    int r = SHC_AGAIN;
-    for (uint32_t round = 0; r == SHC_AGAIN && round < SHC_ARENA_ROUNDS; round++) {
-        r = take_window(a, from, n, page);
-        if (r == SHC_FULL && from != 0) {
-            from = 0; /* `low` is a hint */
-            r = SHC_AGAIN;
-        }
+    uint32_t first = shc_floor_log2(n);
+    for (uint32_t bucket = first; bucket < SHC_ARENA_BUCKETS; bucket++)
+        if (take_by_bucket(a, bucket, n, page))
+            return 0;
+    for (uint32_t bucket = first; bucket-- > 0;)
+        if (take_by_bucket(a, bucket, n, page))
+            return 0;
+    return SHC_FULL;
+}
+
+/* ---- by looking at all pages ---- */
+
+#define LOOK_SHARE 8u /* the arena has grown by this part of it since the last time */
+
+bool
+shc_arena__is_look_due(const shc_arena_t *a)
+{
+    return a->grown > SHC_ARENA_GROUP_PAGES && a->grown > a->frontier / LOOK_SHARE;
+}
+
+static void
+join_runs(shc_arena_t *a, uint32_t first, uint32_t n)
+{
+    uint32_t length = claim_window(a, first, n, n, false);
+    if (length == 0)
+        return;
+    uint32_t generation = generation_at(a, first);
+    store_run(a, first, SHC_ARENA_OWNED, generation, length);
+    shc_arena__free_pages(a, first, length, generation);
+}
+
+/* Free runs beside each other become one. */
+static void
+join_free_runs(shc_arena_t *a)
+{
+    uint32_t frontier = shc_arena__frontier(a), first = 0, runs = 0, length;
+    a->grown = 0;
+    for (uint32_t page = 0; page < frontier; page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+        bool free = shc_arena__walk(a, word, page, &frontier, &length) && shc_arena__is_free_run(word);
+        if (free && runs++ == 0)
+            first = page;
+        bool ends = !free || page + length >= frontier;
+        if (ends && runs > 1)
+            join_runs(a, first, page + (free ? length : 0) - first);
+        runs = free ? runs : 0;
     }
-    return r == SHC_AGAIN ? SHC_FULL : r;
+}
+
+/* What the map has lost over somebody's death is found here, before SHC_FULL is said. */
+static int
+take_by_words(shc_arena_t *a, uint32_t n, uint32_t *page)
+{
+    window_t w;
+    for (uint32_t round = 0; round < SHC_ARENA_ROUNDS && find_window(a, 0, n, false, &w); round++) {
+        if (!take_window(a, w.first, n))
+            continue;
+        *page = w.first;
+        return 0;
+    }
+    return SHC_FULL;
 }
 
 /* ---- growth ---- */
@@ -265,7 +345,18 @@ grow_by(shc_arena_t *a, const window_t *w, uint32_t n, uint32_t most, uint32_t *
     store_run(a, w->first, SHC_ARENA_OWNED, generation_at(a, w->first), length);
     trim(a, w->first, length, n);
     *page = w->first;
+    a->grown += length;
+    a->bare = w->first + n;
     return 0;
+}
+
+/* Who adds just what is needed does so often, and goes on where it did so last. A part of what is there can be told
+ * only by looking at all of it: the larger it is, the longer it lasts. */
+static bool
+find_new_window(shc_arena_t *a, uint32_t n, window_t *w)
+{
+    uint32_t from = a->g.growth == 0 && a->bare <= shc_arena__frontier(a) ? a->bare : 0;
+    return find_window(a, from, n, true, w) || (from != 0 && find_window(a, 0, n, true, w));
 }
 
 static int
@@ -274,7 +365,7 @@ grow(shc_arena_t *a, uint32_t n, uint32_t *page)
     window_t w;
     int r = SHC_AGAIN;
     for (uint32_t round = 0; r == SHC_AGAIN && round < SHC_ARENA_ROUNDS; round++) {
-        if (!find_window(a, 0, n, true, &w))
+        if (!find_new_window(a, n, &w))
             return SHC_FULL;
         uint64_t step = w.backed * a->g.growth / 100;
         uint32_t most = step <= n ? n : step < a->g.pages ? (uint32_t)step : a->g.pages;
@@ -286,19 +377,29 @@ grow(shc_arena_t *a, uint32_t n, uint32_t *page)
 }
 
 int
+shc_arena__find_pages(shc_arena_t *a, uint32_t n, uint32_t *page)
+{
+    int r = shc_arena__take_free_pages(a, n, page);
+    if (r == SHC_FULL && shc_arena__is_look_due(a)) {
+        join_free_runs(a);
+        r = shc_arena__take_free_pages(a, n, page);
+    }
+    return r == SHC_FULL ? grow(a, n, page) : r;
+}
+
+int
 shc_arena__take_pages(shc_arena_t *a, uint32_t n, uint32_t *page)
 {
     if (take_hinted(a, n, page))
         return 0;
-    int r = shc_arena__take_free_pages(a, n, page);
-    if (r == SHC_FULL)
-        r = grow(a, n, page);
+    int r = shc_arena__find_pages(a, n, page);
     if (r == 0 || r == SHC_E_CORRUPT)
         return r;
     shc_arena__flush_all(a);
     shc_arena__empty_slabs(a);
+    join_free_runs(a);
     int why = r;
-    r = shc_arena__take_free_pages(a, n, page);
+    r = take_by_words(a, n, page);
     if (r == SHC_FULL && why == SHC_FULL)
         r = grow(a, n, page); /* a slab between two holes */
     if (r != 0)
@@ -377,6 +478,7 @@ uint64_t
 shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
 {
     uint64_t left = shc_arena__pages_for(a, keep), given = 0;
+    a->bare = 0;
     uint32_t frontier = shc_arena__frontier(a), length;
     shc_arena__flush_all(a);
     shc_arena__empty_slabs(a);

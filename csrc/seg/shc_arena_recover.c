@@ -100,7 +100,10 @@ sweep_page(const sweep_t *s, uint32_t page, uint64_t word, uint32_t length)
         sweep_slab(s, page);
         break;
     case SHC_ARENA_RUN:
-        sweep_run(s, page, word, length);
+        if (shc_arena__is_free_run(word))
+            shc_arena__mark_run(s->arena, page, length); /* if it was freed by the dead one */
+        else
+            sweep_run(s, page, word, length);
         break;
     default:
         break;

@@ -2,6 +2,7 @@
  *
  *     head         frontier, hints
  *     parties      64 bytes per participant slot
+ *     maps         192 bytes per 512 pages
  *     page words   8 bytes per page, as far as the frontier
  *     records      what each participant holds of blocks that several hold; each participant's own, backed when used
  *     data         the pages
@@ -28,6 +29,8 @@
 #define SHC_ARENA_CLASSES 39u
 #define SHC_ARENA_SMALL_MAX 28672u /* two in a page of 64 KiB, beside their words */
 #define SHC_ARENA_BUCKETS 24u
+#define SHC_ARENA_GROUP_PAGES 8u /* whose words fill a line */
+#define SHC_ARENA_MAP_PAGES (64u * SHC_ARENA_GROUP_PAGES)
 #define SHC_ARENA_UNIT 16u
 #define SHC_ARENA_PAGE_SHIFT_MIN 12u
 #define SHC_ARENA_PAGE_SHIFT_MAX 16u
@@ -37,26 +40,38 @@
 
 typedef struct shc_arena_shm {
     shc_a64_t frontier;
-    shc_a64_t low;
     shc_a64_t shortages;
-    uint8_t pad0[104];
+    uint8_t pad0[112];
     shc_a64_t runs[SHC_ARENA_BUCKETS];
     shc_a64_t slabs[SHC_ARENA_CLASSES];
     uint8_t pad1[8];
+    shc_a64_t tops[SHC_ARENA_BUCKETS];
 } shc_arena_shm_t;
 
 #define SHC_ARENA_LAYOUT(ROW, T)                                                                                       \
     ROW(T, frontier, 0, 8, "who grows", "pages whose words have memory; only rises")                                   \
-    ROW(T, low, 8, 8, "anybody", "hint: no free run begins before this page")                                          \
-    ROW(T, shortages, 16, 8, "who finds no memory", "hint: the others empty their magazines when it has moved")        \
-    ROW(T, pad0, 24, 104, "nobody", "zero")                                                                            \
+    ROW(T, shortages, 8, 8, "who finds no memory", "hint: the others empty their magazines when it has moved")         \
+    ROW(T, pad0, 16, 112, "nobody", "zero")                                                                            \
     ROW(T, runs, 128, 192, "anybody",                                                                                  \
         "hints per power of two of pages: the two free runs freed last; page + 1 in bits 0-24 and 25-49")              \
     ROW(T, slabs, 320, 312, "anybody", "hints per size class: two slabs with free blocks, in the same form")           \
-    ROW(T, pad1, 632, 8, "nobody", "zero")
+    ROW(T, pad1, 632, 8, "nobody", "zero")                                                                             \
+    ROW(T, tops, 640, 192, "anybody", "hints per power of two of pages: which maps, in 64 parts, have a bit set for it")
 
 SHC_ARENA_LAYOUT(SHC_LAYOUT_ASSERT, shc_arena_shm_t)
-_Static_assert(sizeof(shc_arena_shm_t) == 640, "parties follow the head on lines of their own");
+_Static_assert(sizeof(shc_arena_shm_t) == 832, "parties follow the head on lines of their own");
+
+/* One for every 512 pages: where free runs begin. */
+typedef struct shc_arena_map_shm {
+    shc_a64_t groups[SHC_ARENA_BUCKETS];
+} shc_arena_map_shm_t;
+
+#define SHC_ARENA_MAP_LAYOUT(ROW, T)                                                                                   \
+    ROW(T, groups, 0, 192, "anybody",                                                                                  \
+        "hints per power of two of pages: a bit for 8 pages each, set: a free run of that length begins there")
+
+SHC_ARENA_MAP_LAYOUT(SHC_LAYOUT_ASSERT, shc_arena_map_shm_t)
+_Static_assert(sizeof(shc_arena_map_shm_t) == 192, "maps begin on lines of their own");
 
 typedef struct shc_arena_party_shm {
     shc_a64_t page;

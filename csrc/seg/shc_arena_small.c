@@ -198,7 +198,7 @@ stock_up(shc_arena_t *a, uint32_t class)
         make_slab(a, page, class, 0);
 }
 
-#define SCAN_SHORT 64u /* pages that are looked at before a new slab is made of a free one */
+#define SCAN_SHORT 16u /* pages that are looked at before a new slab is made of a free one */
 
 int
 shc_arena__refill(shc_arena_t *a, uint32_t class)
@@ -208,10 +208,15 @@ shc_arena__refill(shc_arena_t *a, uint32_t class)
     if (take_from_hints(a, class) || take_from_any(a, class, few, false))
         return 0;
     int r = shc_arena__take_free_pages(a, 1, &page);
-    if (r == SHC_FULL && take_from_any(a, class, frontier, false))
+    if (r == SHC_FULL && shc_arena__is_look_due(a) && take_from_any(a, class, frontier, false))
         return 0;
     if (r == SHC_FULL)
+        r = shc_arena__find_pages(a, 1, &page);
+    if (r != 0 && r != SHC_E_CORRUPT) {
+        if (take_from_any(a, class, frontier, false))
+            return 0;
         r = shc_arena__take_pages(a, 1, &page);
+    }
     if (r == 0) {
         make_slab(a, page, class, depth_of(class) / 2);
         stock_up(a, class);

@@ -70,6 +70,8 @@ enum {
 #define SHC_SEG_FILE_PREFIX "shmcomm."
 #define SHC_SEG_FILE_MAX 255
 
+struct shc_seg;
+
 /* What a kind asks of its segment. */
 typedef struct shc_seg_spec {
     uint32_t kind;
@@ -80,6 +82,10 @@ typedef struct shc_seg_spec {
     shc_sweep_fn sweep; /* arg: the shc_seg_t; NULL if the structure owns nothing by participant */
     /* Checks config words and body size of a segment that somebody else made: 0 or SHC_E_CORRUPT. */
     int (*validate)(const shc_seg_id_t *id);
+    /* Read-only look at the body of a segment that this process may not have joined: 0; SHC_E_CORRUPT: what no correct
+     * process leaves there. at_rest: no living process uses it. If not: SHC_E_CORRUPT is what none does even while it
+     * works, and SHC_AGAIN: there was something that may be mere work in progress. */
+    int (*check)(struct shc_seg *seg, bool at_rest);
 } shc_seg_spec_t;
 
 /* Bytes of the body. */
@@ -185,6 +191,14 @@ uint32_t shc_seg_reap_participants(shc_seg_t *seg);
 
 /* Looks at a file of any kind. 0, or why it is no segment of ours; *out is written in every case. */
 SHC_MUST_USE int shc_seg_inspect(int dir_fd, const char *file, shc_self_t *self, shc_seg_report_t *out);
+
+/* Maps a segment to be looked at, whoever owns it: joins nothing. Ends by shc_seg_unmap. 0, or why it is none of this
+ * kind (spec NULL: of any). */
+SHC_MUST_USE int shc_seg_view(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spec_t *spec,
+                              shc_seg_t *out);
+
+/* Whether a living process has it open, or is just coming, going or reaping. */
+bool shc_seg_is_in_use(const shc_seg_t *seg);
 
 /* One participant of a segment that was only looked at. */
 typedef struct shc_seg_slot {

@@ -8,18 +8,39 @@
 static const shc_seg_spec_t any_kind = {.kind = 0, .body_align = 1};
 
 static int
+map_located(int fd, const shc_os_file_info_t *info, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *seg)
+{
+    int r = shc_seg__map(fd, info, self, spec, seg);
+    shc_os_close(fd);
+    seg->spec = spec != NULL ? spec : &any_kind;
+    return r;
+}
+
+static int
 open_any(int dir_fd, const char *file, bool any_owner, shc_self_t *self, shc_os_file_info_t *info, shc_seg_t *seg)
 {
     int fd;
     int r = shc_self_refresh(self);
     if (r == 0)
         r = shc_seg_locate(dir_fd, file, any_owner, &fd, info);
-    if (r != 0)
-        return r;
-    r = shc_seg__map(fd, info, self, NULL, seg);
-    shc_os_close(fd);
-    seg->spec = &any_kind;
-    return r;
+    return r == 0 ? map_located(fd, info, self, NULL, seg) : r;
+}
+
+int
+shc_seg_view(int dir_fd, const char *file, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out)
+{
+    shc_os_file_info_t info;
+    int fd;
+    int r = shc_self_refresh(self);
+    if (r == 0)
+        r = shc_seg_locate(dir_fd, file, true, &fd, &info);
+    return r == 0 ? map_located(fd, &info, self, spec, out) : r;
+}
+
+bool
+shc_seg_is_in_use(const shc_seg_t *seg)
+{
+    return shc_participant_any_acts(&seg->participants, &seg->self->id);
 }
 
 static uint32_t

@@ -134,6 +134,18 @@ shc_participant_count_alive(const shc_participants_t *table, uint32_t self_index
     return alive;
 }
 
+bool
+shc_participant_any_acts(const shc_participants_t *table, const shc_identity_t *me)
+{
+    for (uint32_t i = 0; i < table->count; i++) {
+        uint64_t word = shc_a64_load_acquire(&table->slots[i].state); /* A1 */
+        if (shc_participant_phase(word) != SHC_PARTICIPANT_FREE && !slot_is_dead(&table->slots[i], me, &word) &&
+            shc_participant_phase(word) != SHC_PARTICIPANT_FREE)
+            return true;
+    }
+    return false;
+}
+
 void
 shc_participant_begin_wait(const shc_participants_t *table, uint32_t index, uint32_t generation)
 {

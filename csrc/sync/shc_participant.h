@@ -82,6 +82,9 @@ bool shc_participant_is_dead(const shc_participants_t *table, uint32_t index, ui
 uint32_t shc_participant_count_alive(const shc_participants_t *table, uint32_t self_index, uint32_t enough,
                                      const shc_identity_t *me);
 
+/* Whether a living process acts on any slot: uses the segment, joins, leaves, or reaps. */
+bool shc_participant_any_acts(const shc_participants_t *table, const shc_identity_t *me);
+
 /* One more, or one less, thread of the participant (index, generation) is in a blocking wait. Without effect if the
  * slot has moved on. */
 void shc_participant_begin_wait(const shc_participants_t *table, uint32_t index, uint32_t generation);

@@ -18,6 +18,7 @@ ROWS(participant, SHC_PARTICIPANT_LAYOUT, shc_participant_shm_t)
 ROWS(event, SHC_EVENT_LAYOUT, shc_event_shm_t)
 ROWS(lock, SHC_LOCK_LAYOUT, shc_lock_shm_t)
 ROWS(arena, SHC_ARENA_LAYOUT, shc_arena_shm_t)
+ROWS(arena_map, SHC_ARENA_MAP_LAYOUT, shc_arena_map_shm_t)
 ROWS(arena_party, SHC_ARENA_PARTY_LAYOUT, shc_arena_party_shm_t)
 ROWS(buffer, SHC_BUFFER_LAYOUT, shc_buffer_shm_t)
 ROWS(ring, SHC_RING_LAYOUT, shc_ring_shm_t)
@@ -33,6 +34,7 @@ static const shc_layout_table_t tables[] = {
     TABLE(event, shc_event_shm_t, "sync/shc_event_shm.h"),
     TABLE(lock, shc_lock_shm_t, "sync/shc_lock_shm.h"),
     TABLE(arena, shc_arena_shm_t, "seg/shc_arena_shm.h"),
+    TABLE(arena_map, shc_arena_map_shm_t, "seg/shc_arena_shm.h"),
     TABLE(arena_party, shc_arena_party_shm_t, "seg/shc_arena_shm.h"),
     TABLE(buffer, shc_buffer_shm_t, "ds/shc_buffer_shm.h"),
     TABLE(ring, shc_ring_shm_t, "ds/shc_ring_shm.h"),

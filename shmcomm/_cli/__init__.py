@@ -13,7 +13,7 @@ from typing import Any
 
 from shmcomm._cli._table import sentence
 
-COMMANDS = ("demo", "ls", "stat", "rm", "gc")
+COMMANDS = ("demo", "ls", "stat", "fsck", "rm", "gc")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

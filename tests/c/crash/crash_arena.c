@@ -75,6 +75,7 @@ rebase(crash_party_t *party)
     arena->seg = fresh.seg;
     arena->shm = fresh.shm;
     arena->parties = fresh.parties;
+    arena->maps = fresh.maps;
     arena->words = fresh.words;
 }
 
@@ -305,6 +306,17 @@ nothing_is_lost(crash_party_t *survivor, crash_party_t *peer)
     SURVIVES_EQ(shc_arena_release(a, all), 0);
 }
 
+/* Whoever was killed, the map leads to all that is free. */
+static void
+nothing_is_unmarked(const shc_arena_t *a)
+{
+    for (uint32_t page = 0; page < shc_a64_load_relaxed(&a->shm->frontier); page++) {
+        uint64_t word = shc_a64_load_relaxed(&a->words[page]);
+        if (shc_arena__is_free_run(word))
+            SURVIVES(shc_arena__is_marked(a, page, shc_arena_length_of(word)));
+    }
+}
+
 static void
 check(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *c)
 {
@@ -313,6 +325,7 @@ check(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *c)
     work(peer, peer);
     SURVIVES_EQ(shc_arena_check(arena_of(survivor)), 0);
     (void)shc_seg_reap_participants(&survivor->seg);
+    nothing_is_unmarked(arena_of(survivor));
     settle_shared(survivor, peer, plan_of(c));
     work(survivor, peer);
     nothing_is_lost(survivor, peer);

@@ -28,6 +28,7 @@ static struct {
     party_t parties[MODEL_THREADS];
     uint32_t owner[PAGES][4]; /* thread + 1 that was given the block (or, as [0], the page) */
     shc_ref_t ref;            /* of the block that is lent */
+    shc_ref_t runs[2];        /* of the first process */
     uint32_t record[MODEL_THREADS];
     uint64_t ticket;
     bool letting_go;      /* the first holder has begun to */
@@ -230,6 +231,55 @@ dissolve_upwards(void)
     shc_arena__unback(mine(), 2, 1, me()->seg.index + 1);
 }
 
+/* ---- the map ---- */
+
+/* Gives back the runs that it was given before the beginning: of one page, and of two. */
+static void
+give_runs(void)
+{
+    for (uint32_t i = 0; i < 2; i++)
+        MODEL_CHECK(shc_arena_release(mine(), plan.runs[i]) == 0);
+}
+
+static void
+look_for_a_page(void)
+{
+    uint32_t page;
+    if (shc_arena__take_free_pages(mine(), 1, &page) == 0)
+        shc_arena__free_pages(mine(), page, 1,
+                              shc_arena__generation(shc_a64_load_relaxed(shc_arena__word(mine(), page))));
+}
+
+static bool
+has_free_run(uint32_t bucket)
+{
+    bool found = false;
+    for (uint32_t page = 0; page < PAGES; page++) {
+        uint64_t word = shc_a64_load_relaxed(shc_arena__word(mine(), page));
+        found = found || (shc_arena__is_free_run(word) && shc_arena_length_of(word) >> bucket == 1);
+    }
+    return found;
+}
+
+/* What shc_arena_map.c does, but without a look after it. */
+static void
+clear_bit_after_looking(void)
+{
+    shc_a64_t *groups = &mine()->maps->groups[1];
+    uint64_t seen = shc_a64_load_relaxed(groups);
+    if (!has_free_run(1) && seen != 0)
+        (void)shc_a64_cas_seq_cst(groups, &seen, 0); /* AR3 */
+}
+
+static void
+clear_top_after_looking(void)
+{
+    shc_a64_t *tops = &mine()->shm->tops[0];
+    uint64_t seen = shc_a64_load_relaxed(tops);
+    if (shc_a64_load_relaxed(&mine()->maps->groups[0]) == 0 && seen != 0)
+        (void)shc_a64_cas_seq_cst(tops, &seen, 0); /* AR3 */
+}
+
 /* ---- loans ---- */
 
 static void
@@ -389,7 +439,7 @@ static void (*made_for)(void);
 static uint8_t fresh_plan[sizeof plan];
 
 static void
-restore(void (*make)(void))
+restore_and_share(void (*make)(void), bool map)
 {
     if (made_for != make) {
         make();
@@ -400,12 +450,23 @@ restore(void (*make)(void))
     memcpy(&plan, fresh_plan, sizeof plan);
     memcpy(image, fresh_image, sizeof fresh_image);
     model_share(image + geometry.words, PAGES * sizeof(uint64_t));
+    if (map) {
+        model_share(image + geometry.maps, 2 * sizeof(uint64_t)); /* runs of one page, of two and more */
+        model_share(image + geometry.at + offsetof(shc_arena_shm_t, tops), 2 * sizeof(uint64_t));
+        return;
+    }
     model_share(image + geometry.at, 8); /* frontier */
     for (uint32_t i = 0; i < 3; i++) {
         model_share(image + geometry.parties + i * sizeof(shc_arena_party_shm_t), 8);
         model_share(image + geometry.record_table + i * geometry.record_stride, 16);
     }
     model_share(image + geometry.data, 20); /* hint bits and states of the first slab */
+}
+
+static void
+restore(void (*make)(void))
+{
+    restore_and_share(make, false);
 }
 
 static void
@@ -426,6 +487,20 @@ static void
 make_pages(void)
 {
     make_segment(PAGES);
+}
+
+/* The first process has all pages; the bits for two pages, and the upper bits for one, are left from before. */
+static void
+make_misled(void)
+{
+    make_segment(PAGES);
+    shc_arena_t *a = &plan.parties[0].arena;
+    CHECK_OK(shc_arena_allocate(a, PAGE, &plan.runs[0]));
+    CHECK_OK(shc_arena_allocate(a, 2 * PAGE, &plan.runs[1]));
+    CHECK_EQ(shc_a64_load_relaxed(&a->maps->groups[0]), 0);
+    CHECK_EQ(shc_a64_load_relaxed(&a->maps->groups[1]), 1);
+    CHECK_EQ(shc_a64_load_relaxed(&a->shm->tops[1]), 1);
+    shc_a64_store_relaxed(&a->shm->tops[0], 1);
 }
 
 static void
@@ -545,6 +620,13 @@ reset_pages(void)
     restore(make_pages);
 }
 
+/* What the map rests on, and nothing else. */
+static void
+reset_misled(void)
+{
+    restore_and_share(make_misled, true);
+}
+
 static void
 reset_empty(void)
 {
@@ -600,6 +682,17 @@ check_words(const shc_arena_t *a)
     }
 }
 
+/* The map leads to all that is free. */
+static void
+check_map(const shc_arena_t *a)
+{
+    for (uint32_t page = 0; page < PAGES; page++) {
+        uint64_t word = shc_a64_load_relaxed(&a->words[page]);
+        if (shc_arena__is_free_run(word))
+            MODEL_CHECK(shc_arena__is_marked(a, page, shc_arena_length_of(word)));
+    }
+}
+
 /* The dead are swept; then nothing is anybody's, and all pages can be had. */
 static void
 finish(void)
@@ -619,6 +712,7 @@ finish(void)
             shc_arena__flush_all(&plan.parties[i].arena);
         MODEL_CHECK(!shc_arena_names(&last->arena, plan.parties[i].seg.index));
     }
+    check_map(&last->arena);
     MODEL_CHECK(shc_arena_check(&last->arena) == 0);
     MODEL_CHECK(shc_arena_stats(&last->arena, &s) == 0);
     MODEL_CHECK(s.bytes_used == 0 && s.records == 0);
@@ -689,6 +783,16 @@ TEST_LIMIT(who_walks_the_chain_takes_nothing_for_its_own, 240)
     run_all(models, SHC_ARRAY_SIZE(models));
 }
 
+TEST_LIMIT(the_map_leads_to_all_that_is_free, 240)
+{
+    const model_t models[] = {
+        MODEL("one frees, one is misled", reset_misled, give_runs, look_for_a_page, NULL, 2, 6, 0),
+        MODEL("one frees, two are misled", reset_misled, give_runs, look_for_a_page, look_for_a_page, 3, 3, 0),
+        MODEL("one frees, one is misled, one dies, one reaps", reset_misled, give_runs, look_for_a_page, reap, 3, 3, 1),
+    };
+    run_all(models, SHC_ARRAY_SIZE(models));
+}
+
 TEST_LIMIT(the_last_holder_frees_a_block, 240)
 {
     const model_t models[] = {
@@ -720,6 +824,8 @@ TEST_LIMIT(known_mistakes_are_found, 120)
         MODEL("a run that has grown over the old frontier walked into", reset_small_with_a_past,
               leave_with_an_old_frontier, use_all_pages, NULL, 2, 4, 0),
         MODEL("a run dissolved upwards", reset_pages_with_a_past, leave, dissolve_upwards, NULL, 2, 4, 0),
+        MODEL("a bit cleared after the look", reset_misled, give_runs, clear_bit_after_looking, NULL, 2, 3, 0),
+        MODEL("an upper bit cleared after the look", reset_misled, give_runs, clear_top_after_looking, NULL, 2, 3, 0),
         MODEL("holders looked for before closing", reset_loan, holder_that_looks_too_early, other_holder, NULL, 2, 3,
               0),
     };

@@ -4,7 +4,7 @@
 #define PARTIES 4u
 #define HELD 48u
 #define BOXES 16u
-#define PAGES 1536u /* 96 MiB */
+#define PAGES 384u /* 24 MiB: too little now and then */
 #define SIZE_MAX_LOG2 22u
 
 /* What every block begins with; the rest follows from it. */
@@ -17,8 +17,10 @@ typedef struct scene {
     shc_a64_t handed[BOXES]; /* references of ATTACHED blocks: the structure of this test */
     shc_a64_t lent[BOXES];   /* of blocks that somebody has lent, or had */
     shc_a64_t allocations[PARTIES];
+    shc_a64_t bytes[PARTIES];
     shc_a64_t full[PARTIES];
     uint64_t operations; /* of each party */
+    uint64_t kills;
 } scene_t;
 
 static scene_t *scene;
@@ -82,7 +84,7 @@ some_size(uint64_t *rng)
     uint64_t log2 = 4 + t_random(rng) % (SIZE_MAX_LOG2 - 4);
     if (log2 > 16 && t_random(rng) % 8 != 0)
         log2 = 4 + log2 % 8;
-    return (UINT64_C(1) << log2) + t_random(rng) % (UINT64_C(1) << log2);
+    return (UINT64_C(1) << log2) + t_random(rng) % ((UINT64_C(1) << log2) + 1);
 }
 
 /* ---- operations ---- */
@@ -100,6 +102,7 @@ allocate(worker_t *w, uint32_t k)
     CHECK_OK(r);
     fill(w, w->held[k], size);
     (void)shc_a64_fetch_add_relaxed(&scene->allocations[w->number], 1);
+    (void)shc_a64_fetch_add_relaxed(&scene->bytes[w->number], size);
 }
 
 static void
@@ -270,9 +273,11 @@ wind_up(void)
     }
     (void)shc_arena_cleanup(&arena, UINT64_MAX);
     CHECK_OK(shc_arena_stats(&arena, &s));
-    printf("%llu blocks, %llu times full, %llu MiB backed at the end, fragmentation %u %%\n",
-           (unsigned long long)sum(scene->allocations), (unsigned long long)sum(scene->full),
-           (unsigned long long)(s.bytes_backed >> 20), s.fragmentation);
+    printf("%llu blocks of %llu MiB in all, %llu times full, %llu kills; all released: %llu KiB backed, "
+           "fragmentation %u %%",
+           (unsigned long long)sum(scene->allocations), (unsigned long long)sum(scene->bytes) >> 20,
+           (unsigned long long)sum(scene->full), (unsigned long long)scene->kills,
+           (unsigned long long)s.bytes_backed >> 10, s.fragmentation);
     CHECK_EQ(s.bytes_used, 0);
     CHECK_EQ(s.records, 0);
     CHECK_EQ(s.bytes_free, s.bytes_backed);
@@ -282,6 +287,7 @@ wind_up(void)
     CHECK_OK(shc_arena_release(&arena, all));
     (void)shc_arena_cleanup(&arena, 0);
     CHECK_OK(shc_arena_stats(&arena, &s));
+    printf("; given back: %llu KiB backed\n", (unsigned long long)s.bytes_backed >> 10);
 #ifndef SHC_OS_POSIX
     CHECK_EQ(s.bytes_backed, 0);
 #endif
@@ -316,6 +322,8 @@ TEST_LIMIT(processes_keep_their_blocks_apart, 240)
 
 /* ---- with kills ---- */
 
+#define BLOCKS_PER_KILL 1000u /* at least: 10,000 kills are 10 million blocks */
+
 static void
 revive(stress_party_t *party, uint64_t *seed)
 {
@@ -332,10 +340,11 @@ TEST_LIMIT(what_the_killed_held_comes_back, 240)
         parties[i] = (stress_party_t){.role = work, .number = i, .arg = &scene};
         revive(&parties[i], &seed);
     }
-    for (uint64_t i = 0; i < kills; i++) {
+    while (scene->kills < kills || sum(scene->allocations) < kills * BLOCKS_PER_KILL) {
         stress_party_t *victim = &parties[t_random(&seed) % PARTIES];
         proc_sleep_us((long)(t_random(&seed) % 20000));
         proc_kill(victim->pid);
+        scene->kills++;
         revive(victim, &seed);
     }
     for (unsigned i = 0; i < PARTIES; i++)

@@ -99,7 +99,8 @@ arena_sweep(void *arg, uint32_t index, uint32_t generation)
     shc_arena_sweep(&arena, index, NULL, NULL);
 }
 
-static const shc_layout_row_t fix_arena_rows[] = {SHC_ARENA_LAYOUT(SHC_LAYOUT_ROW, shc_arena_shm_t) /* */
+static const shc_layout_row_t fix_arena_rows[] = {SHC_ARENA_LAYOUT(SHC_LAYOUT_ROW, shc_arena_shm_t)         /* */
+                                                  SHC_ARENA_MAP_LAYOUT(SHC_LAYOUT_ROW, shc_arena_map_shm_t) /* */
                                                   SHC_ARENA_PARTY_LAYOUT(SHC_LAYOUT_ROW, shc_arena_party_shm_t)};
 
 const shc_seg_spec_t fix_arena_spec = {.kind = FIX_KIND_ARENA,

@@ -181,7 +181,8 @@ TEST(a_geometry_survives_its_config_words)
     shc_arena_to_config(&g, config);
     CHECK_OK(shc_arena_from_config(config, g.at, 7, &back));
     CHECK_MEM(&g, &back, sizeof g);
-    CHECK(g.at < g.parties && g.parties < g.words && g.words < g.record_table && g.record_table < g.data);
+    CHECK(g.at < g.parties && g.parties < g.maps && g.maps < g.words && g.words < g.record_table &&
+          g.record_table < g.data);
     CHECK_EQ(g.data % 65536, 0);
     CHECK_EQ(g.end - g.data, 64u << 16);
 }
@@ -458,7 +459,8 @@ TEST(wrong_hints_do_no_harm)
         held[k] = 0;
         shc_a64_store_relaxed(&arena.shm->slabs[t_random(&rng) % SHC_ARENA_CLASSES], t_random(&rng));
         shc_a64_store_relaxed(&arena.shm->runs[t_random(&rng) % 24], t_random(&rng));
-        shc_a64_store_relaxed(&arena.shm->low, t_random(&rng));
+        shc_a64_store_relaxed(&arena.shm->tops[t_random(&rng) % SHC_ARENA_BUCKETS], t_random(&rng));
+        shc_a64_store_relaxed(&arena.maps->groups[t_random(&rng) % SHC_ARENA_BUCKETS], t_random(&rng));
         if (shc_arena_kind_of(page_word(0)) == SHC_ARENA_SLAB)
             shc_a64_store_relaxed(shc_arena__bits(&arena, 0), t_random(&rng));
         int r = shc_arena_allocate(&arena, t_random(&rng) % 200000, &held[k]);
@@ -546,6 +548,151 @@ TEST(a_piece_that_somebody_takes_meanwhile_is_let_go)
     tear_down();
 }
 
+/* ---- the map ---- */
+
+static bool
+is_all_marked(void)
+{
+    bool all = true;
+    for (uint32_t page = 0; page < shc_arena__frontier(&arena); page++)
+        if (shc_arena__is_free_run(page_word(page)))
+            all = all && shc_arena__is_marked(&arena, page, shc_arena_length_of(page_word(page)));
+    return all;
+}
+
+static void
+clear_map(void)
+{
+    memset(arena.maps, 0, shc_arena_maps(&arena.g) * sizeof *arena.maps);
+    for (uint32_t i = 0; i < SHC_ARENA_BUCKETS; i++)
+        shc_a64_store_relaxed(&arena.shm->tops[i], 0);
+}
+
+/* So many pages that a bit of `tops` stands for four maps, and a few more. */
+TEST(the_map_leads_to_free_runs_wherever_they_lie)
+{
+    shc_arena_geometry_t g = {.pages = 4 * 64 * 512 - 700, .initial = 0, .page_shift = SMALL_SHIFT, .growth = 0};
+    shc_ref_t refs[4], low;
+    set_up_with(g);
+    CHECK_EQ(arena.g.top_shift, 2);
+    CHECK_EQ(shc_arena__next_marked(&arena, 0, 0), SHC_ARENA_NO_PAGE);
+    static const uint32_t pages[4] = {7, 2048, 70000, 4 * 64 * 512 - 701};
+    shc_a64_store_relaxed(&arena.shm->frontier, g.pages); /* as if all had memory; what is touched has */
+    for (uint32_t i = 0; i < 4; i++) {
+        shc_a64_store_relaxed(&arena.words[pages[i]], shc_arena__run(SHC_ARENA_FREE, 0, 0, 1));
+        shc_arena__mark_run(&arena, pages[i], 1);
+        CHECK(shc_arena__is_marked(&arena, pages[i], 1));
+    }
+    for (uint32_t i = 0, page = 0; i < 4; i++, page += SHC_ARENA_GROUP_PAGES) {
+        page = shc_arena__next_marked(&arena, 0, page);
+        CHECK_EQ(page, pages[i] - pages[i] % SHC_ARENA_GROUP_PAGES);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        refs[i] = allocate(4096);
+        CHECK_EQ((refs[i] & SHC_ARENA_PLACE_MASK) * SHC_ARENA_UNIT, shc_arena__page_offset(&arena, pages[i]));
+    }
+    low = allocate(4096); /* there are none; the bits that are too much are taken back on the way */
+    CHECK_EQ(shc_arena__next_marked(&arena, 0, 0), SHC_ARENA_NO_PAGE);
+    CHECK_EQ(shc_a64_load_relaxed(&arena.shm->tops[0]), 0);
+    CHECK_OK(shc_arena_release(&arena, low));
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK_OK(shc_arena_release(&arena, refs[i]));
+    CHECK(is_all_marked());
+    tear_down();
+}
+
+TEST(the_shortest_piece_that_is_long_enough_is_cut)
+{
+    shc_arena_geometry_t g = {.pages = 64, .initial = 64, .page_shift = SMALL_SHIFT};
+    shc_ref_t long_one, between, short_one, rest, ref;
+    set_up_with(g);
+    long_one = allocate(5 * 4096);
+    between = allocate(4096);
+    short_one = allocate(3 * 4096);
+    rest = allocate(55 * 4096);
+    CHECK_OK(shc_arena_release(&arena, short_one));
+    CHECK_OK(shc_arena_release(&arena, long_one));
+    for (uint32_t i = 0; i < SHC_ARENA_BUCKETS; i++)
+        shc_a64_store_relaxed(&arena.shm->runs[i], 0);
+    ref = allocate(2 * 4096);
+    CHECK_EQ(ref & SHC_ARENA_PLACE_MASK, short_one & SHC_ARENA_PLACE_MASK);
+    CHECK_EQ(shc_arena_length_of(page_word(0)), 5);
+    CHECK_OK(shc_arena_release(&arena, ref));
+    CHECK_OK(shc_arena_release(&arena, between));
+    CHECK_OK(shc_arena_release(&arena, allocate(9 * 4096))); /* four of them beside each other */
+    CHECK_EQ(shc_arena_length_of(page_word(0)), 9);
+    CHECK_OK(shc_arena_release(&arena, rest));
+    CHECK(is_all_marked());
+    tear_down();
+}
+
+TEST(what_the_map_has_lost_is_found_before_full_is_said)
+{
+    shc_arena_geometry_t g = {.pages = 16, .initial = 16, .page_shift = SMALL_SHIFT};
+    shc_ref_t refs[16];
+    set_up_with(g);
+    for (int i = 0; i < 16; i++)
+        refs[i] = allocate(4096);
+    for (int i = 0; i < 16; i++)
+        if (i % 4 != 0)
+            CHECK_OK(shc_arena_release(&arena, refs[i]));
+    clear_map();
+    for (uint32_t i = 0; i < SHC_ARENA_BUCKETS; i++)
+        shc_a64_store_relaxed(&arena.shm->runs[i], 0);
+    CHECK(!is_all_marked());
+    for (int i = 1; i < 16; i += 4)
+        refs[i] = allocate(3 * 4096);
+    CHECK_EQ(shc_arena_allocate(&arena, 4096, &refs[2]), SHC_FULL);
+    for (int i = 1; i < 16; i += 4) {
+        CHECK_OK(shc_arena_release(&arena, refs[i]));
+        CHECK_OK(shc_arena_release(&arena, refs[i - 1]));
+    }
+    tear_down();
+}
+
+TEST(a_sweep_marks_what_the_dead_one_did_not)
+{
+    other_t other;
+    shc_ref_t ref;
+    set_up();
+    join_other(&other);
+    CHECK_OK(shc_arena_allocate(&other.arena, 3 << 16, &ref));
+    CHECK_OK(shc_arena_release(&other.arena, ref));
+    clear_map(); /* as if it had come only so far */
+    CHECK(!is_all_marked());
+    kill_other(&other);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    CHECK(is_all_marked());
+    tear_down();
+}
+
+/* Holes of one page all over the lower half, long pieces cut into short ones above: nothing leads from one to the next.
+ * */
+TEST(short_runs_beside_each_other_are_joined_as_the_arena_grows)
+{
+    shc_arena_geometry_t g = {.pages = 1024, .initial = 0, .page_shift = SMALL_SHIFT};
+    shc_ref_t refs[512], ref[4];
+    set_up_with(g);
+    for (int i = 0; i < 512; i++)
+        refs[i] = allocate(4096);
+    for (int i = 0; i < 512; i++)
+        if (i % 2 == 1 || i >= 480) {
+            CHECK_OK(shc_arena_release(&arena, refs[i]));
+            refs[i] = 0;
+        }
+    uint64_t before = stats().bytes_backed;
+    for (int i = 0; i < 4; i++)
+        ref[i] = allocate(32 * 4096);
+    CHECK_LT(stats().bytes_backed, before + 4 * 32 * 4096); /* one of the four came from the upper end */
+    for (int i = 0; i < 4; i++)
+        CHECK_OK(shc_arena_release(&arena, ref[i]));
+    CHECK(is_all_marked());
+    for (int i = 0; i < 512; i++)
+        if (refs[i] != 0)
+            CHECK_OK(shc_arena_release(&arena, refs[i]));
+    tear_down();
+}
+
 /* ---- growth ---- */
 
 #ifndef SHC_OS_POSIX
@@ -555,7 +702,7 @@ TEST(a_new_arena_takes_the_memory_of_its_first_pages_only)
     g.pages = 100000; /* 6 GiB */
     set_up_with(g);
     CHECK_GT(seg.id.size, UINT64_C(6) << 30);
-    CHECK_LE(allocated(), (2 << 16) + 32768);
+    CHECK_LE(allocated(), (2 << 16) + 32768 + shc_arena_maps(&arena.g) * sizeof(shc_arena_map_shm_t));
     CHECK_EQ(stats().bytes_backed, 2 << 16);
     CHECK_EQ(stats().bytes_total, UINT64_C(100000) << 16);
     tear_down();

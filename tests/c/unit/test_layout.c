@@ -16,6 +16,7 @@ ROWS(participant_rows, SHC_PARTICIPANT_LAYOUT, shc_participant_shm_t);
 ROWS(event_rows, SHC_EVENT_LAYOUT, shc_event_shm_t);
 ROWS(lock_rows, SHC_LOCK_LAYOUT, shc_lock_shm_t);
 ROWS(arena_rows, SHC_ARENA_LAYOUT, shc_arena_shm_t);
+ROWS(arena_map_rows, SHC_ARENA_MAP_LAYOUT, shc_arena_map_shm_t);
 ROWS(arena_party_rows, SHC_ARENA_PARTY_LAYOUT, shc_arena_party_shm_t);
 ROWS(ring_rows, SHC_RING_LAYOUT, shc_ring_shm_t);
 ROWS(buffer_rows, SHC_BUFFER_LAYOUT, shc_buffer_shm_t);
@@ -44,6 +45,7 @@ TEST(every_table_covers_its_struct_without_a_hole)
     check_covers(event_rows, SHC_ARRAY_SIZE(event_rows), sizeof(shc_event_shm_t));
     check_covers(lock_rows, SHC_ARRAY_SIZE(lock_rows), sizeof(shc_lock_shm_t));
     check_covers(arena_rows, SHC_ARRAY_SIZE(arena_rows), sizeof(shc_arena_shm_t));
+    check_covers(arena_map_rows, SHC_ARRAY_SIZE(arena_map_rows), sizeof(shc_arena_map_shm_t));
     check_covers(arena_party_rows, SHC_ARRAY_SIZE(arena_party_rows), sizeof(shc_arena_party_shm_t));
     check_covers(ring_rows, SHC_ARRAY_SIZE(ring_rows), sizeof(shc_ring_shm_t));
     check_covers(buffer_rows, SHC_ARRAY_SIZE(buffer_rows), sizeof(shc_buffer_shm_t));
