@@ -1,6 +1,7 @@
 #include "tool/shc_dump.h"
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_cells_shm.h"
 #include "ds/shc_objects.h"
 #include "ds/shc_ring.h"
 #include "seg/shc_arena_shm.h"
@@ -20,6 +21,8 @@ ROWS(arena, SHC_ARENA_LAYOUT, shc_arena_shm_t)
 ROWS(arena_party, SHC_ARENA_PARTY_LAYOUT, shc_arena_party_shm_t)
 ROWS(buffer, SHC_BUFFER_LAYOUT, shc_buffer_shm_t)
 ROWS(ring, SHC_RING_LAYOUT, shc_ring_shm_t)
+ROWS(cells, SHC_CELLS_LAYOUT, shc_cells_shm_t)
+ROWS(cells_entry, SHC_CELLS_ENTRY_LAYOUT, shc_cells_entry_shm_t)
 ROWS(objects, SHC_OBJECTS_LAYOUT, shc_objects_shm_t)
 ROWS(objects_slot, SHC_OBJECTS_SLOT_LAYOUT, shc_objects_slot_shm_t)
 
@@ -33,6 +36,8 @@ static const shc_layout_table_t tables[] = {
     TABLE(arena_party, shc_arena_party_shm_t, "seg/shc_arena_shm.h"),
     TABLE(buffer, shc_buffer_shm_t, "ds/shc_buffer_shm.h"),
     TABLE(ring, shc_ring_shm_t, "ds/shc_ring_shm.h"),
+    TABLE(cells, shc_cells_shm_t, "ds/shc_cells_shm.h"),
+    TABLE(cells_entry, shc_cells_entry_shm_t, "ds/shc_cells_shm.h"),
     TABLE(objects, shc_objects_shm_t, "ds/shc_objects_shm.h"),
     TABLE(objects_slot, shc_objects_slot_shm_t, "ds/shc_objects_shm.h"),
 };
