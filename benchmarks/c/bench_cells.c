@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runner.h"
+#include "sync/shc_lock.h"
 
 #define CAPACITY 1024
 #define ENTRIES 1024
@@ -302,6 +303,74 @@ do_both_timed(void *arg)
     *ns = (double)(shc_os_now_ns() - start) / BOTH;
 }
 
+/* ---- the floor: a ring of slots under a robust lock, in the memory of the cells ---- */
+
+typedef struct locked_ring {
+    shc_lock_shm_t lock;
+    uint8_t pad[SHC_HOT_PAD - sizeof(shc_lock_shm_t)];
+    uint64_t head, tail;
+    struct {
+        uint64_t length;
+        uint8_t payload[SIZE];
+    } slots[CAPACITY];
+} locked_ring_t;
+
+_Static_assert(sizeof(locked_ring_t) <= CELLS * SHC_CELLS_CELL, "it fits into the cells");
+
+static bool
+push_locked(locked_ring_t *ring, const shc_lock_party_t *party, uint64_t value)
+{
+    BENCH_OK(shc_lock_acquire(&ring->lock, party, SHC_NEVER));
+    bool fits = ring->tail - ring->head < CAPACITY;
+    if (fits) {
+        uint8_t *dst = ring->slots[ring->tail % CAPACITY].payload;
+        for (uint32_t i = 0; i < SIZE; i += sizeof value)
+            memcpy(dst + i, &value, sizeof value);
+        ring->slots[ring->tail++ % CAPACITY].length = SIZE;
+    }
+    shc_lock_release(&ring->lock);
+    return fits;
+}
+
+static bool
+pop_locked(locked_ring_t *ring, const shc_lock_party_t *party)
+{
+    uint8_t bytes[SIZE];
+    BENCH_OK(shc_lock_acquire(&ring->lock, party, SHC_NEVER));
+    bool found = ring->tail != ring->head;
+    if (found) {
+        BENCH_CHECK(ring->slots[ring->head % CAPACITY].length == SIZE);
+        shc_racy_copy(bytes, ring->slots[ring->head++ % CAPACITY].payload, SIZE);
+    }
+    shc_lock_release(&ring->lock);
+    BENCH_CHECK(!found || memcmp(bytes, bytes + SIZE - 8, 8) == 0);
+    return found;
+}
+
+static void
+do_both_locked(void *arg)
+{
+    locked_ring_t *ring = (locked_ring_t *)(void *)there.cells.cells;
+    const shc_seg_t *seg = &there.seg;
+    shc_lock_party_t party = {&seg->participants, &seg->self->id, seg->index, seg->generation};
+    uint64_t start = shc_os_now_ns();
+    for (uint64_t i = 0; i < BOTH; i++) {
+        while (!push_locked(ring, &party, i))
+            shc_pause();
+        while (!pop_locked(ring, &party))
+            shc_pause();
+    }
+    if (arg != NULL)
+        *(double *)arg = (double)(shc_os_now_ns() - start) / BOTH;
+}
+
+static void
+do_both_locked_there(void *arg)
+{
+    (void)arg;
+    do_both_locked(NULL);
+}
+
 static double
 between_two(void (*other)(void *), void (*here)(void *), uint32_t length)
 {
@@ -326,6 +395,8 @@ bench_pair(void)
     bench_print("batches of 64, two processes", between_two(push_batches, pop_batches, SIZE), "ns/message");
     bench_print("round trip of 64, spinning", between_two(echo, call, SIZE), "ns");
     bench_print("both push and pop 64", between_two(do_both, do_both_timed, SIZE), "ns/pair of each");
+    bench_print("both push and pop 64, under a lock", between_two(do_both_locked_there, do_both_locked, SIZE),
+                "ns/pair of each");
     bench_print("both push and pop 4096", between_two(do_both, do_both_timed, LARGE), "ns/pair of each");
 }
 

@@ -692,12 +692,6 @@ TEST_LIMIT(stopped_one_is_not_dead, 60)
          .act = move_four,
          .meanwhile = move_meanwhile,
          .after = nothing_was_lost},
-        {.name = "stopped while it sends", .act = send_two, .meanwhile = move_meanwhile, .after = nothing_was_lost},
-        {.name = "stopped while it receives",
-         .setup = fill_up,
-         .act = receive_two,
-         .meanwhile = move_meanwhile,
-         .after = nothing_was_lost},
     };
     crash_stop(&script, cases, SHC_ARRAY_SIZE(cases));
 }
