@@ -30,6 +30,7 @@ static struct {
     uint32_t lengths[NUMBERS];
     uint32_t length[MODEL_THREADS]; /* of what a sender sends */
     uint32_t each;                  /* messages that it sends */
+    uint32_t rest;                  /* what receive_by_turns has still to receive */
     bool gate_is_open;
     bool publishes_early;    /* a mistake: before the payload */
     bool gives_back_early;   /* a mistake: before it has read */
@@ -297,7 +298,7 @@ receive(unsigned n)
     }
 }
 
-/* Receives one, and the rest when the short one has been sent. */
+/* Receives one, and the rest when what that had room for has been sent. */
 static void
 receive_by_turns(void)
 {
@@ -308,7 +309,7 @@ receive_by_turns(void)
             break;
         (void)!shc_event_wait(&gate, v, shc_os_now_ns() + SHC_EVENT_SLICE_MAX_NS);
     }
-    receive(5);
+    receive(plan.rest);
 }
 
 static void
@@ -478,24 +479,43 @@ reset_memory(void)
     reset_to(4, LONG, 2);
 }
 
-/* A ring that is full: of places, and but for the oldest message's, which needs none, of memory. The first sender
- * wants memory, the second one a place. */
+/* What lies there when the threads begin. */
+static void
+fill_beforehand(const uint32_t *lengths, unsigned n)
+{
+    shc_cells_t *ring = &plan.parties[0].ring;
+    memset(&gate, 0, sizeof gate);
+    for (unsigned i = 0; i < n; i++) {
+        shc_cells_slot_t slot;
+        plan.lengths[i] = lengths[i];
+        plan.sent[i] = 1;
+        MODEL_CHECK(shc_cells_claim(ring, lengths[i], &slot) == 0);
+        *slot.payload = byte_of(&slot);
+        shc_cells_send(ring, &slot, lengths[i], (uint8_t)i, 0);
+    }
+    plan.rest = n + 1;
+    model_share(&gate, sizeof gate);
+}
+
+/* No place is left and no memory; the oldest message has none to give back. */
 static void
 reset_mixed(void)
 {
     static const uint32_t lengths[] = {SHORT, LONG, LONG, SHORT};
     reset_to(4, SHORT, 1);
-    memset(&gate, 0, sizeof gate);
-    for (unsigned i = 0; i < SHC_ARRAY_SIZE(lengths); i++) {
-        shc_cells_slot_t slot;
-        plan.lengths[i] = lengths[i];
-        plan.sent[i] = 1;
-        MODEL_CHECK(shc_cells_claim(&plan.parties[0].ring, lengths[i], &slot) == 0);
-        *slot.payload = byte_of(&slot);
-        shc_cells_send(&plan.parties[0].ring, &slot, lengths[i], (uint8_t)i, 0);
-    }
+    fill_beforehand(lengths, SHC_ARRAY_SIZE(lengths));
     plan.length[0] = LONG;
-    model_share(&gate, sizeof gate);
+}
+
+/* No memory is left; the oldest message has little to give back. */
+static void
+reset_little_memory(void)
+{
+    static const uint32_t lengths[] = {2 * 64, LONG, LONG - 2 * 64};
+    reset_to(4, SHORT, 1);
+    fill_beforehand(lengths, SHC_ARRAY_SIZE(lengths));
+    plan.length[0] = LONG;
+    plan.length[1] = 2 * 64;
 }
 
 static void
@@ -653,6 +673,12 @@ TEST_LIMIT(every_message_once_and_in_order, 120)
          .threads = 3,
          .body = {send_one, send_and_open, receive_by_turns},
          .reset = reset_mixed,
+         .finish = finish_undisturbed,
+         .preemptions = 2},
+        {.name = "one wants much memory, one little",
+         .threads = 3,
+         .body = {send_one, send_and_open, receive_by_turns},
+         .reset = reset_little_memory,
          .finish = finish_undisturbed,
          .preemptions = 2},
     };

@@ -529,6 +529,25 @@ TEST(batch_is_one_run_unless_somebody_claims_in_between)
     close_ring();
 }
 
+TEST(batch_without_end_keeps_tail_within_reach)
+{
+    shc_cells_slot_t last, slot;
+    open_ring(4, 4, 64);
+    CHECK_OK(shc_cells_claim(&ring, 10, &last));
+    for (uint64_t i = 0; i < 100; i++) {
+        fill(&last, i, 10);
+        shc_cells_publish(&last, 10, (uint8_t)i, 0);
+        CHECK_OK(receive(i, 10));
+        CHECK_OK(shc_cells_claim_next(&ring, &last, 10, &slot));
+        last = slot;
+    }
+    CHECK_OK(send(101, 10)); /* as somebody else would, who knows only of tail */
+    shc_cells_send(&ring, &last, 0, 100, 0);
+    CHECK_OK(receive(100, 0));
+    CHECK_OK(receive(101, 10));
+    close_ring();
+}
+
 TEST(killed_batch_leaves_tail_far_behind_and_passes_the_check)
 {
     shc_cells_slot_t slots[6], slot;
