@@ -515,28 +515,41 @@ shc_cells_walk(const shc_cells_t *c, void (*visit)(void *arg, const shc_cells_sl
     (void)walk(c, visit_if_open, &visitor);
 }
 
+typedef struct tally {
+    shc_cells_counts_t n;
+    uint64_t lost; /* the counters as they were before the walk */
+    uint64_t aborted;
+} tally_t;
+
+/* Behind recl, but its last step may have been cut off between counting and moving. */
+static bool
+is_uncounted(uint64_t counter, const shc_cells_slot_t *slot)
+{
+    return (int64_t)shc_cells_apart(counter, slot->cursor) > 0;
+}
+
 static void
 count_state(void *arg, const shc_cells_slot_t *slot)
 {
-    shc_cells_counts_t *n = arg;
+    tally_t *t = arg;
     uint64_t state = shc_cells_state(slot->word);
-    n->lost += state == SHC_CELLS_LOST;
-    n->aborted += state == SHC_CELLS_ABORTED;
-    n->writing += state == SHC_CELLS_CLAIMED;
-    n->ready += state == SHC_CELLS_READY;
-    n->held += state == SHC_CELLS_TAKEN;
+    t->n.lost += state == SHC_CELLS_LOST && is_uncounted(t->lost, slot);
+    t->n.aborted += state == SHC_CELLS_ABORTED && is_uncounted(t->aborted, slot);
+    t->n.writing += state == SHC_CELLS_CLAIMED;
+    t->n.ready += state == SHC_CELLS_READY;
+    t->n.held += state == SHC_CELLS_TAKEN;
 }
 
 shc_cells_counts_t
 shc_cells_count(const shc_cells_t *c)
 {
-    (void)reclaim(c); /* what is counted is behind recl */
-    shc_cells_counts_t n = {.lost = shc_a64_load_relaxed(&c->shm->lost) & SHC_CELLS_POSITION,
-                            .aborted = shc_a64_load_relaxed(&c->shm->aborted) & SHC_CELLS_POSITION};
-    uint64_t claimed = walk(c, count_state, &n) >> SHC_CELLS_NUMBER_SHIFT;
-    n.sent = claimed - n.aborted - n.writing;
-    n.received = n.sent - n.lost - n.ready - n.held;
-    return n;
+    tally_t t = {.lost = shc_a64_load_relaxed(&c->shm->lost), .aborted = shc_a64_load_relaxed(&c->shm->aborted)};
+    t.n.lost = t.lost & SHC_CELLS_POSITION;
+    t.n.aborted = t.aborted & SHC_CELLS_POSITION;
+    uint64_t claimed = walk(c, count_state, &t) >> SHC_CELLS_NUMBER_SHIFT;
+    t.n.sent = claimed - t.n.aborted - t.n.writing;
+    t.n.received = t.n.sent - t.n.lost - t.n.ready - t.n.held;
+    return t.n;
 }
 
 uint32_t

@@ -500,13 +500,14 @@ typedef struct shc_cells_counts {
     uint64_t held;
 } shc_cells_counts_t;
 
+/* Read-only, as are the others below. */
 shc_cells_counts_t shc_cells_count(const shc_cells_t *c);
 
 /* Tells `visit` each entry's word and payload that is not over, oldest first. For sweeps and reports: a hint while
  * others work. */
 void shc_cells_walk(const shc_cells_t *c, void (*visit)(void *arg, const shc_cells_slot_t *slot), void *arg);
 
-/* Messages that a participant is writing or reading, and the first of them (NULL: not asked for). */
+/* Messages that a participant is writing or reading. */
 uint32_t shc_cells_held_by(const shc_cells_t *c, uint32_t index);
 
 /* Read-only: 0 or SHC_E_CORRUPT. The ring must be at rest; the dead may have left things. */

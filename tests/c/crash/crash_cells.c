@@ -293,6 +293,18 @@ account_for(const crash_party_t *survivor, const crash_case_t *c, const seen_t *
         SURVIVES(plan->filled == 0 || seen->arrived >= plan->filled);
 }
 
+/* What the dead held, where nobody had to wait for it. */
+static void
+mend_all(const shc_cells_t *ring)
+{
+    for (uint64_t i = 0; i <= ring->entry_mask; i++) {
+        shc_cells_slot_t slot = {.entry = &ring->entries[i]};
+        slot.word = shc_a64_load_relaxed(&slot.entry->word);
+        if (shc_cells_is_held(slot.word))
+            SURVIVES(shc_cells_unblock(ring, &slot));
+    }
+}
+
 static void
 go_on(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *c)
 {
@@ -314,11 +326,7 @@ go_on(crash_party_t *survivor, crash_party_t *peer, const crash_case_t *c)
         shc_cells_finish(b, &own->held);
         own->holds = false;
     }
-    while (shc_cells_count(a).held != 0) { /* of the dead, where nobody had to wait for it */
-        shc_cells_slot_t slot = {.entry = shc_cells__entry(a, shc_a64_load_relaxed(&a->shm->recl))};
-        slot.word = shc_a64_load_relaxed(&slot.entry->word);
-        SURVIVES(shc_cells_unblock(a, &slot));
-    }
+    mend_all(a);
     account_for(survivor, c, &seen, plan->rolled + plan->peer_holds);
     if (!is_shut)
         use_fully(a, b);

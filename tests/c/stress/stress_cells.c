@@ -361,13 +361,13 @@ set_up(uint64_t each, uint64_t seed)
 }
 
 static void
-run(stress_kind_t kind)
+run(stress_kind_t kind, bool share_handle)
 {
     uint64_t seed = t_seed();
     stress_party_t parties[PARTIES];
     set_up(t_scaled(100000), t_random(&seed));
     for (unsigned i = 0; i < PARTIES; i++)
-        parties[i] = (stress_party_t){.role = work, .arg = kind == THREADS ? &shared : NULL};
+        parties[i] = (stress_party_t){.role = work, .arg = share_handle ? &shared : NULL};
     stress_run(parties, PARTIES, kind, &seed);
     uint64_t claimed = shc_a64_load_relaxed(&shared.shm->tail) >> 24;
     judge_order(claimed);
@@ -383,12 +383,18 @@ run(stress_kind_t kind)
 
 TEST_LIMIT(threads_have_a_queue, 120)
 {
-    run(THREADS);
+    run(THREADS, true);
+}
+
+/* As between processes, before ThreadSanitizer's eyes. */
+TEST_LIMIT(threads_with_handles_of_their_own_have_a_queue, 120)
+{
+    run(THREADS, false);
 }
 
 TEST_LIMIT(processes_have_a_queue, 120)
 {
-    run(PROCESSES);
+    run(PROCESSES, false);
 }
 
 /* ---- with kills ---- */

@@ -2,6 +2,7 @@
 #include "ds/shc_cells.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #include "support/segfix.h"
 #include "t.h"
@@ -816,6 +817,9 @@ TEST(loss_is_counted_once_though_recl_was_not_moved)
         CHECK(shc_cells_unblock(&ring, &slot));
         shc_a64_store_relaxed(&ring.shm->recl, recl); /* as if killed between count and move */
         CHECK_EQ(shc_cells_count(&ring).lost, i);
+        CHECK_OK(send(1, 1));
+        CHECK_OK(receive(1, 1)); /* walks over it once more */
+        CHECK_EQ(shc_cells_count(&ring).lost, i);
         CHECK_NE(shc_a64_load_relaxed(&ring.shm->recl), recl);
     }
     close_ring();
@@ -850,6 +854,8 @@ TEST(count_of_losses_sticks_at_its_end)
         CHECK_OK(shc_cells_claim(&ring, 1, &slot));
         shc_cells_abort(&ring, &slot);
     }
+    CHECK_OK(send(1, 1));
+    CHECK_OK(receive(1, 1));
     CHECK_EQ(shc_cells_count(&ring).aborted, 0xffffff);
     close_ring();
 }
@@ -1090,5 +1096,80 @@ TEST(check_finds_each_damage)
         CHECK_OK(shc_cells_check(&ring));
     }
     shc_cells_abort(&ring, &slot);
+    close_ring();
+}
+
+/* ---- beside a scribbler ---- */
+
+typedef struct scribbler {
+    shc_cells_t ring; /* its own handle */
+    uint64_t rng;
+    shc_a32_t is_over;
+} scribbler_t;
+
+static void *
+scribble(void *arg)
+{
+    scribbler_t *s = arg;
+    shc_cells_t *its = &s->ring;
+    while (shc_a32_load_relaxed(&s->is_over) == 0) {
+        uint64_t dice = t_random(&s->rng);
+        shc_cells_entry_shm_t *entry = &its->entries[dice & its->entry_mask];
+        shc_a64_t *words[] = {&its->shm->tail, &its->shm->head, &its->shm->recl, &its->shm->lost,
+                              &entry->word,    &entry->meta,    &entry->word,    &entry->word};
+        shc_a64_t *word = words[dice >> 40 & 7];
+        uint64_t old = shc_a64_load_relaxed(word), odd[] = {old + ONE, old - ONE, old ^ (dice & 0xffffff), dice};
+        shc_a64_store_relaxed(word, odd[dice >> 50 & 3]);
+        if (dice >> 60 == 0)
+            shc_os_yield();
+    }
+    return NULL;
+}
+
+static void
+try_everything(uint64_t dice)
+{
+    shc_cells_slot_t slot = {.entry = ring.entries}, next;
+    const uint8_t *begin = (const uint8_t *)ring.entries, *end = ring.cells + 64 * 64;
+    int r = dice % 2 ? shc_cells_claim(&ring, dice >> 8 & 0x7ff, &slot) : shc_cells_take(&ring, &slot);
+    if (r != 0) {
+        (void)!shc_cells_unblock(&ring, &slot);
+        (void)shc_cells_clear(&ring, NULL, NULL);
+        (void)!shc_cells_peek(&ring, &slot);
+        (void)shc_cells_count(&ring);
+        (void)!shc_cells_check(&ring);
+        shc_cells_sweep(&ring, (uint32_t)(dice >> 8) % 4);
+        return;
+    }
+    CHECK(slot.payload >= begin && slot.payload + slot.room <= end);
+    if (dice % 2 == 0) {
+        CHECK_LE(slot.length, slot.room);
+        shc_cells_finish(&ring, &slot);
+        return;
+    }
+    if (shc_cells_claim_next(&ring, &slot, 100, &next) == 0)
+        shc_cells_abort(&ring, &next);
+    shc_cells_send(&ring, &slot, slot.room, 0, 0);
+}
+
+TEST_LIMIT(everything_ends_and_stays_inside_beside_a_scribbler, 60)
+{
+    uint64_t seed = t_seed();
+    static scribbler_t scribbler;
+    pthread_t thread;
+    open_ring(11, 16, 64);
+    scribbler.rng = t_random(&seed);
+    fix_cells_open(&scribbler.ring, &seg);
+    CHECK_EQ(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+    for (uint64_t i = 0, n = t_scaled(400000); i < n; i++) {
+        try_everything(t_random(&seed));
+        if (i % 64 == 0)
+            age(i, i);
+    }
+    shc_a32_store_relaxed(&scribbler.is_over, 1);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    age(0, 0);
+    CHECK_OK(send(1, 100));
+    CHECK_OK(receive(1, 100));
     close_ring();
 }
