@@ -214,7 +214,7 @@ look_for_room(shc_cells_t *c, uint64_t tail, uint64_t count, shc_cells_slot_t *s
     if ((int64_t)shc_cells_apart(head, tail) < 0 || (int64_t)shc_cells_apart(recl, tail) < 0)
         return SHC_AGAIN;
     bool full = shc_cells_apart(head, tail) >= c->capacity, lapped = shc_cells_apart(recl, tail) >= c->lap;
-    if (!full && !lapped && shc_cells__fit(c, tail, count, recl))
+    if (!full && !lapped && shc_cells__fit(c, shc_cells_after(tail, count, c->cell_count), recl))
         return 0;
     slot->wants_memory = !full && !lapped;
     uint64_t blocked = full ? head : recl;
@@ -241,6 +241,7 @@ try_claim(shc_cells_t *c, uint64_t tail, uint64_t count, shc_cells_slot_t *slot)
     if (r != 0)
         return r;
     slot->base = slot->cursor = tail;
+    slot->next = shc_cells_after(tail, count, c->cell_count);
     slot->entry = entry;
     slot->word = shc_cells_word(tail & SHC_CELLS_NUMBER, SHC_CELLS_CLAIMED, count, shc_cells__me(c));
     return shc_a64_cas_seq_cst(&entry->word, &word, slot->word) ? 0 : SHC_AGAIN; /* AR2 */
@@ -274,7 +275,7 @@ shc_cells_abort(const shc_cells_t *c, const shc_cells_slot_t *slot)
 {
     uint64_t word = slot->word & ~(SHC_CELLS_STATE | SHC_CELLS_OWNER);
     shc_a64_store_release(&slot->entry->word, word | SHC_CELLS_ABORTED); /* R2 */
-    (void)shc_cells__step(c, &c->shm->tail, slot);
+    (void)shc_cells__step(&c->shm->tail, slot);
     shc_event_notify_one(&c->shm->items);
     shc_cells_notify_space(c);
 }
@@ -376,6 +377,7 @@ shc_cells_peek(const shc_cells_t *c, shc_cells_slot_t *slot)
         slot->cursor = head;
         slot->entry = shc_cells__entry(c, head);
         slot->word = shc_a64_load_acquire(&slot->entry->word); /* A1 */
+        slot->next = after(c, head, slot->word);
         int r = judge_head(c, head, slot->word);
         if (r == SHC_AGAIN)
             continue;
@@ -487,10 +489,11 @@ walk(const shc_cells_t *c, void (*visit)(void *arg, const shc_cells_slot_t *slot
         slot.word = shc_a64_load_acquire(&slot.entry->word); /* A1, A2 */
         if (!shc_cells__same(slot.word, at) || shc_cells_count_of(slot.word) * SHC_CELLS_CELL > c->payload_max)
             break;
+        slot.next = after(c, at, slot.word);
         if (shc_cells__read(c, &slot) != 0)
             slot.length = slot.room;
         visit(arg, &slot);
-        at = after(c, at, slot.word);
+        at = slot.next;
     }
     return at;
 }
@@ -590,8 +593,8 @@ check_entry(void *arg, const shc_cells_slot_t *slot)
     bool taken_or_over = state != SHC_CELLS_CLAIMED && state != SHC_CELLS_READY;
     f->sound &= state <= SHC_CELLS_TAKEN && (f->head_met || taken_or_over);
     f->sound &= shc_cells_is_over(slot->word) ? owner == 0 : owner != 0 && owner <= f->c->seg->participants.count;
-    f->sound &= shc_cells__fit(f->c, f->at, shc_cells_count_of(slot->word), f->recl);
-    f->at = after(f->c, f->at, slot->word);
+    f->sound &= shc_cells__fit(f->c, slot->next, f->recl);
+    f->at = slot->next;
 }
 
 /* Behind the last claimed message: the lap before, all over. */

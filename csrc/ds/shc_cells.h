@@ -86,11 +86,10 @@
  *
  * Pairs
  *   A1 <- R1: who takes  <- who published: the message.
- *   A2 <- R2: who moves recl, or claims the entry again (AR2)  <- who gave back or aborted: its use of the memory is
- *        over.
+ *   A2 <- R2: who moves recl  <- who gave back or aborted: its use of the memory is over.
  *   A3 <- AR1: who uses what recl says  <- who moved it: what that one saw by A2.
  *   A4 <- R4: the same between the threads of a process, through its copy of recl.
- *   AR2: claim. Publishes nothing.
+ *   AR2: claim. It is for SC1 alone: that the last user of place and memory is done, A3 or A4 has said.
  *   AR3: LOST, by one to whom the kernel has said that the owner is dead, so that all its stores are visible.
  *   SC1, AR4: the claim is stored (AR2), then shutdown is read (sender)  <->  shutdown is stored (AR4), then, by
  *        whoever saw it, the word is read (SC2). Either the reader sees the claim, and waits for what becomes of it,
@@ -170,6 +169,7 @@ typedef struct shc_cells_slot {
     shc_cells_entry_shm_t *entry;
     uint64_t word;   /* of the entry */
     uint64_t cursor; /* at which it was claimed or taken */
+    uint64_t next;   /* the cursor behind it */
     uint64_t base;   /* where tail or head stood, as far as is known: that, or in a batch further back */
     uint8_t *payload;
     uint32_t room;   /* bytes that may be written, or lie there at most */
@@ -221,27 +221,20 @@ shc_cells__same(uint64_t a, uint64_t b)
     return ((a ^ b) & SHC_CELLS_NUMBER) == 0;
 }
 
-/* Whether `count` cells behind `cursor` are free if those from `recl` on are not. The two are less than 2^24 positions
+/* Whether the memory before `next` is free but for what lies from `recl` on. The two are less than 2^24 positions
  * apart. */
 static SHC_ALWAYS_INLINE bool
-shc_cells__fit(const shc_cells_t *c, uint64_t cursor, uint64_t count, uint64_t recl)
+shc_cells__fit(const shc_cells_t *c, uint64_t next, uint64_t recl)
 {
-    return ((shc_cells_after(cursor, count, c->cell_count) - recl) & SHC_CELLS_POSITION) <= c->cell_count;
-}
-
-/* The cursor behind a message. */
-static SHC_ALWAYS_INLINE uint64_t
-shc_cells__behind(const shc_cells_t *c, const shc_cells_slot_t *slot)
-{
-    return shc_cells_after(slot->cursor, shc_cells_count_of(slot->word), c->cell_count);
+    return ((next - recl) & SHC_CELLS_POSITION) <= c->cell_count;
 }
 
 /* Moves tail or head behind the message. False: somebody else has moved it. */
 static SHC_ALWAYS_INLINE bool
-shc_cells__step(const shc_cells_t *c, shc_a64_t *hint, const shc_cells_slot_t *slot)
+shc_cells__step(shc_a64_t *hint, const shc_cells_slot_t *slot)
 {
     uint64_t seen = slot->base;
-    return shc_a64_cas_seq_cst(hint, &seen, shc_cells__behind(c, slot)); /* SC3 */
+    return shc_a64_cas_seq_cst(hint, &seen, slot->next); /* SC3 */
 }
 
 /* Whether somebody sleeps who must see what was stored before `stepped`. */
@@ -253,12 +246,13 @@ shc_cells__has_sleepers(const shc_event_shm_t *event, bool stepped)
     return (shc_a32_load_seq_cst(&event->word) & SHC_EVENT_SLEEPERS) != 0; /* SC3 */
 }
 
+/* From the word, the cursor and `next`. */
 static SHC_ALWAYS_INLINE void
 shc_cells__set_payload(const shc_cells_t *c, shc_cells_slot_t *slot)
 {
     uint64_t count = shc_cells_count_of(slot->word);
-    uint64_t start = shc_cells_start(slot->cursor, count, c->cell_count) & (c->cell_count - 1);
-    slot->payload = count == 0 ? slot->entry->small : c->cells + start * SHC_CELLS_CELL;
+    uint64_t first = (slot->next - count) & (c->cell_count - 1);
+    slot->payload = count == 0 ? slot->entry->small : c->cells + first * SHC_CELLS_CELL;
     slot->room = count == 0 ? SHC_CELLS_SMALL : (uint32_t)count * SHC_CELLS_CELL;
 }
 
@@ -285,11 +279,12 @@ shc_cells__claim_at(shc_cells_t *c, uint64_t tail, uint64_t need, shc_cells_slot
     uint64_t count = need <= SHC_CELLS_SMALL ? 0 : (need + SHC_CELLS_CELL - 1) / SHC_CELLS_CELL;
     uint64_t recl = shc_a64_load_acquire(&c->recl_seen); /* A4 */
     slot->cursor = tail;
+    slot->next = shc_cells_after(tail, count, c->cell_count);
     slot->entry = shc_cells__entry(c, tail);
     uint64_t before = shc_a64_load_relaxed(&slot->entry->word);
     slot->word = shc_cells_word(tail & SHC_CELLS_NUMBER, SHC_CELLS_CLAIMED, count, shc_cells__me(c));
     if (SHC_LIKELY(shc_cells_apart(before, tail) == c->lap && shc_cells_apart(recl, tail) < c->near &&
-                   shc_cells__fit(c, tail, count, recl) && shc_a32_load_relaxed(&c->shm->shutdown) == 0) &&
+                   shc_cells__fit(c, slot->next, recl) && shc_a32_load_relaxed(&c->shm->shutdown) == 0) &&
         SHC_LIKELY(shc_a64_cas_seq_cst(&slot->entry->word, &before, slot->word))) /* AR2 */
         return shc_cells__claimed(c, slot);
     return shc_cells__claim_slow(c, count, slot);
@@ -307,7 +302,7 @@ shc_cells_claim(shc_cells_t *c, uint64_t need, shc_cells_slot_t *slot)
 static SHC_ALWAYS_INLINE void
 shc_cells_end_claims(const shc_cells_t *c, const shc_cells_slot_t *slot)
 {
-    (void)shc_cells__step(c, &c->shm->tail, slot);
+    (void)shc_cells__step(&c->shm->tail, slot);
 }
 
 /* In a batch, the one behind `last`, which this process has just claimed: as claim. tail stays where it is for a
@@ -320,7 +315,7 @@ shc_cells_claim_next(shc_cells_t *c, const shc_cells_slot_t *last, uint64_t need
         return shc_cells_claim(c, need, slot);
     }
     slot->base = last->base;
-    return shc_cells__claim_at(c, shc_cells__behind(c, last), need, slot);
+    return shc_cells__claim_at(c, last->next, need, slot);
 }
 
 /* The message exists from here on. length <= slot->room. Of a batch: then shc_event_notify_one(&c->shm->items). */
@@ -336,7 +331,7 @@ static SHC_ALWAYS_INLINE void
 shc_cells_send(const shc_cells_t *c, const shc_cells_slot_t *slot, uint32_t length, uint8_t tag, uint8_t flags)
 {
     shc_cells_publish(slot, length, tag, flags);
-    bool stepped = shc_cells__step(c, &c->shm->tail, slot);
+    bool stepped = shc_cells__step(&c->shm->tail, slot);
     if (SHC_UNLIKELY(shc_cells__has_sleepers(&c->shm->items, stepped)))
         shc_event_wake(&c->shm->items, 1);
 }
@@ -373,6 +368,7 @@ SHC_MUST_USE static SHC_ALWAYS_INLINE bool
 shc_cells__take_ready(const shc_cells_t *c, uint64_t ready, shc_cells_slot_t *slot)
 {
     slot->word = (ready & ~(SHC_CELLS_STATE | SHC_CELLS_OWNER)) | SHC_CELLS_TAKEN | shc_cells__me(c);
+    slot->next = shc_cells_after(slot->cursor, shc_cells_count_of(ready), c->cell_count);
     return shc_a64_cas_acquire(&slot->entry->word, &ready, slot->word); /* A1 */
 }
 
@@ -412,14 +408,14 @@ SHC_MUST_USE static SHC_ALWAYS_INLINE int
 shc_cells_take_next(shc_cells_t *c, const shc_cells_slot_t *last, shc_cells_slot_t *slot)
 {
     slot->base = last->base;
-    return shc_cells__take_at(c, shc_cells__behind(c, last), slot);
+    return shc_cells__take_at(c, last->next, slot);
 }
 
 /* Moves head behind what was taken: for who gives it back later only, or after the last one of a batch. */
 static SHC_ALWAYS_INLINE void
 shc_cells_end_takes(const shc_cells_t *c, const shc_cells_slot_t *slot)
 {
-    (void)shc_cells__step(c, &c->shm->head, slot);
+    (void)shc_cells__step(&c->shm->head, slot);
 }
 
 /* The message's memory is not used any more. Of a batch: then shc_cells_notify_space. */
@@ -454,7 +450,7 @@ static SHC_ALWAYS_INLINE void
 shc_cells_finish(shc_cells_t *c, const shc_cells_slot_t *slot)
 {
     shc_cells_give_back(c, slot);
-    shc_cells__look_for_senders(c, shc_cells__step(c, &c->shm->head, slot));
+    shc_cells__look_for_senders(c, shc_cells__step(&c->shm->head, slot));
 }
 
 /* Before what was taken is kept for longer: SHC_E_LEASES, copy it instead. Then shc_cells_end_hold, when it has been

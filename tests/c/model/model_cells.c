@@ -105,6 +105,7 @@ claim_number_first(shc_cells_t *ring, shc_cells_slot_t *slot)
     while (!shc_a64_cas_seq_cst(&ring->shm->tail, &tail, shc_cells_after(tail, 0, CELLS)))
         continue;
     slot->base = slot->cursor = tail;
+    slot->next = shc_cells_after(tail, 0, CELLS);
     slot->entry = shc_cells__entry(ring, tail);
     slot->word = shc_cells_word(tail & SHC_CELLS_NUMBER, SHC_CELLS_CLAIMED, 0, shc_cells__me(ring));
     shc_cells__set_payload(ring, slot);
@@ -117,6 +118,7 @@ claim_blindly(shc_cells_t *ring, shc_cells_slot_t *slot)
 {
     uint64_t tail = shc_a64_load_relaxed(&ring->shm->tail);
     slot->base = slot->cursor = tail;
+    slot->next = shc_cells_after(tail, 0, CELLS);
     slot->entry = shc_cells__entry(ring, tail);
     slot->word = shc_cells_word(tail & SHC_CELLS_NUMBER, SHC_CELLS_CLAIMED, 0, shc_cells__me(ring));
     shc_cells__set_payload(ring, slot);
