@@ -1161,7 +1161,7 @@ TEST_LIMIT(everything_ends_and_stays_inside_beside_a_scribbler, 60)
     scribbler.rng = t_random(&seed);
     fix_cells_open(&scribbler.ring, &seg);
     CHECK_EQ(pthread_create(&thread, NULL, scribble, &scribbler), 0);
-    for (uint64_t i = 0, n = t_scaled(400000); i < n; i++) {
+    for (uint64_t i = 0, n = t_scaled(60000); i < n; i++) {
         try_everything(t_random(&seed));
         if (i % 64 == 0)
             age(i, i);
