@@ -287,10 +287,24 @@ push_and_pop(uint32_t length)
     }
 }
 
+/* Both begin at about the same time. */
+static void
+wait_for_other(void)
+{
+    pop_waiting(&back, TINY, false);
+}
+
+static void
+call_other(void)
+{
+    push_waiting(&back, TINY);
+}
+
 static void
 do_both(void *arg)
 {
     (void)arg;
+    call_other();
     push_and_pop(stream_length);
 }
 
@@ -298,6 +312,7 @@ static void
 do_both_timed(void *arg)
 {
     double *ns = arg;
+    wait_for_other();
     uint64_t start = shc_os_now_ns();
     push_and_pop(stream_length);
     *ns = (double)(shc_os_now_ns() - start) / BOTH;
@@ -353,6 +368,10 @@ do_both_locked(void *arg)
     locked_ring_t *ring = (locked_ring_t *)(void *)there.cells.cells;
     const shc_seg_t *seg = &there.seg;
     shc_lock_party_t party = {&seg->participants, &seg->self->id, seg->index, seg->generation};
+    if (arg == NULL)
+        call_other();
+    else
+        wait_for_other();
     uint64_t start = shc_os_now_ns();
     for (uint64_t i = 0; i < BOTH; i++) {
         while (!push_locked(ring, &party, i))
