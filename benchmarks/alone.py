@@ -301,12 +301,12 @@ def handle_memory(cls, name, n=100):
 
 
 def segment_bytes(thing):
-    """Size of the object's file, all of which is reserved."""
+    """Memory that the object's file takes."""
     from shmcomm import _core
 
     for row in _core.list_segments():
         if row["name"] == thing.name:
-            return row["size"]
+            return row["allocated"]
     raise Broken(f"{thing!r} is not listed")
 
 

@@ -107,9 +107,19 @@ def test_backlog(length, sample, quick):
         )
 
 
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+def test_tables(library, link, pair, sample, quick):
+    pytest.importorskip(library)
+    running = pair(link)
+    sample(f"S12 table of 10 MiB, {library}", link.group, lambda: running.tables(library, laps(quick, 10)))
+
+
+test_tables.links = [rivals.Ring, rivals.MpQueue, rivals.Pipe]
+
+
 def test_array_copy(sample, quick):
     numpy = pytest.importorskip("numpy")
-    with RingBufferChannel(16, buffer_size=4 * MIB) as channel:
+    with RingBufferChannel(16) as channel:
         array = numpy.arange(MIB, dtype="u1")
         sample(
             "S10 array of 1 MiB, copied in and out", "ours", lambda: alone.array_copy(channel, array, laps(quick, 500))
@@ -125,11 +135,7 @@ def test_array_copy_floor(sample, quick):
 def test_array_in_place(size, sample, quick):
     pytest.importorskip("numpy")
     size = min(size, MIB) if quick else size
-    try:
-        channel = RingBufferChannel(16, buffer_size=4 * size)
-    except OSError as error:
-        pytest.skip(str(error))
-    with channel:
+    with RingBufferChannel(16) as channel:
         sample(
             "S11 array written and read in place",
             "ours",

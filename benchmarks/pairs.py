@@ -7,6 +7,8 @@ anew. What arrives is compared with what was sent: a lost, doubled, reordered or
 """
 
 import contextlib
+import functools
+import importlib
 import multiprocessing
 import os
 import statistics
@@ -103,6 +105,36 @@ def receive_batches(side, messages, laps):
     return start, time.perf_counter_ns()
 
 
+@functools.cache
+def tables(library):
+    """Four tables of 10 MiB, of numbers: pandas frames or Arrow tables."""
+    import numpy
+
+    rows, columns = 262_144, "abcde"
+    contents = [
+        {name: numpy.arange(rows, dtype="f8") + number * 1000 + i for i, name in enumerate(columns)}
+        for number in range(4)
+    ]
+    module = importlib.import_module(library)
+    return [(module.DataFrame if library == "pandas" else module.table)(content) for content in contents]
+
+
+def send_tables(side, library, laps):
+    return send_laps(side, tables(library), laps)
+
+
+def receive_tables(side, library, laps):
+    """The first value of each says which it is; those of the first lap are compared whole, before the clock stops."""
+    get, expected = side.get, tables(library)
+    start = time.perf_counter_ns()
+    for lap in range(laps):
+        for table in expected:
+            got = get()
+            if got["a"][0] != table["a"][0] or (lap == 0 and not got.equals(table)):
+                raise Broken("what arrived is not what was sent")
+    return start, time.perf_counter_ns()
+
+
 def call_and_wait(side, messages, laps):
     """Nanoseconds of each round trip."""
     put, get = side.put, side.get
@@ -128,6 +160,7 @@ def echo(side, messages, laps):
 ORDERS = {
     "stream": (send_laps, receive_laps),
     "batch": (send_batches, receive_batches),
+    "table": (send_tables, receive_tables),
     "trip": (call_and_wait, echo),
 }
 
@@ -214,6 +247,12 @@ class Pair:
         """Nanoseconds per message, from the first send to the last receive."""
         ((start, _), _), ((_, end), _) = self.round(order, messages, laps)
         return (end - start) / (laps * len(messages))
+
+    def tables(self, library, laps):
+        """Nanoseconds per table."""
+        tables(library)  # or the library is missing here
+        ((start, _), _), ((_, end), _) = self.round("table", library, laps)
+        return (end - start) / (laps * len(tables(library)))
 
     def trips(self, messages, laps):
         """Nanoseconds of each round trip, in ascending order."""

@@ -11,6 +11,7 @@ ratios within this run, and its exit status does not depend on them; a lost or d
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -179,6 +180,22 @@ class Report:
                 target.samples[name] = lambda how=how, trips=trips: floors.two_processes(how, max(self.n(trips), 64))
             yield target
 
+    def tables(self):
+        """S12"""
+        for library in ("pandas", "pyarrow"):
+            t = Target(
+                "S12", f"table of 10 MiB, {library}", [Claim("shmcomm", "multiprocessing.Queue", ">=", 5)], unit="us"
+            )
+            if importlib.util.find_spec(library) is None:
+                t.absent["shmcomm"] = f"{library} is not installed"
+            else:
+                self.add_links(
+                    t,
+                    [rivals.Ring, rivals.MpQueue],
+                    lambda pair, link, library=library: pair.tables(library, self.n(20)) / 1e3,
+                )
+            yield t
+
     def arrays(self):
         """S10, S11"""
         try:
@@ -187,17 +204,13 @@ class Report:
             yield Target("S10", "arrays", [], absent={"shmcomm": "NumPy is not installed"})
             return
         t = Target("S10", "array of 1 MiB, copied in and out", [Claim("shmcomm", "two copies", "<=", 1.4)])
-        channel, array = self.ring(16, buffer_size=4 * MIB), numpy.arange(MIB, dtype="u1")
+        channel, array = self.ring(16), numpy.arange(MIB, dtype="u1")
         t.samples["shmcomm"] = lambda: alone.array_copy(channel, array, self.n(500))
         t.samples["two copies"] = lambda: 2 * floors.memcpy(MIB, self.n(1000))
         yield t
         t = Target("S11", "array written and read in place", [])
         for name, size in {"64 KiB": 64 * KIB, "1 MiB": MIB, "256 MiB": 256 * MIB}.items():
-            try:
-                channel = self.ring(16, buffer_size=4 * size)
-            except OSError as error:
-                t.absent[name] = str(error)
-                continue
+            channel = self.ring(16)
             t.samples[name] = lambda channel=channel, size=size: alone.array_in_place(channel, size, self.n(3000))
             t.claims.append(Claim(name, "2 us", "<=", 1))
         t.samples["2 us"] = lambda: 2000.0
@@ -262,7 +275,7 @@ class Report:
             yield t
 
     def growth(self):
-        """from 10 to 1,000,000 items; from 64 KiB to 1 GiB of segment"""
+        """from 10 to 1,000,000 items; from 64 KiB to 4 GiB of segment"""
         t = Target("growth", "put and get behind a backlog", [Claim("1,000,000", "10", "<=", 1.3)])
         for name, length in {"10": 10, "1,000,000": 1_000_000}.items():
             channel = self.ring(length + 16)
@@ -270,8 +283,12 @@ class Report:
                 channel, BYTES[0], length, self.n(400_000)
             )
         yield t
-        t = Target("growth", "put and get, by size of the segment", [Claim("1 GiB", "64 KiB", "<=", 1.3)])
-        for name, size in {"64 KiB": 64 * KIB, "1 GiB": 1024 * MIB}.items():
+        t = Target(
+            "growth",
+            "put and get, by size of the segment",
+            [Claim("4 GiB", "64 KiB", "<=", 1.3), Claim("1 GiB, all ring", "64 KiB", "<=", 1.3)],
+        )
+        for name, size in {"64 KiB": 64 * KIB, "4 GiB": None, "1 GiB, all ring": 1024 * MIB}.items():
             try:
                 channel = self.ring(100, buffer_size=size)
             except OSError as error:
@@ -280,7 +297,7 @@ class Report:
             t.samples[name] = lambda channel=channel: alone.put_get(channel, BYTES[:64], self.n(4000))
         yield t
 
-    GROUPS = [streams, values, batches, one_process, trips, arrays, objects, idle, life, growth]
+    GROUPS = [streams, values, batches, one_process, trips, arrays, tables, objects, idle, life, growth]
 
     def run(self, say):
         targets = []

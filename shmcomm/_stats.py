@@ -56,6 +56,14 @@ class RingStats(_Stats):
     #: times an end was taken over from a dead process
     sender_deaths: int
     receiver_deaths: int
+    #: memory for messages that do not fit in the ring: at most, reserved by now, and in use
+    bytes_large_total: int
+    bytes_large_reserved: int
+    bytes_large_used: int
+    #: such messages that are on their way or held by a receiver
+    large_messages: int
+    #: percent of what is not in use that does not lie in one piece
+    large_fragmentation: int
     is_shutdown: bool
     participants: tuple[Participant, ...]
 

@@ -23,6 +23,10 @@ PATIENCE_S = 30.0  # a watchdog, never an expectation
 # The plain body takes it for living until then: csrc/os/shc_os_posix.c says why.
 SEES_EVERY_ZOMBIE = _core._os_body == "linux"
 
+# Whether memory can be reserved piece by piece. Where it cannot, a channel has what it reserves when it is created, and
+# no large messages.
+RESERVES_IN_PIECES = _core._os_body == "linux"
+
 
 def until(condition, timeout=PATIENCE_S):
     """Waits for condition() to become true and returns its value."""

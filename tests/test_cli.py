@@ -66,7 +66,7 @@ def test_ls_lists_every_kind_with_its_participants(capsys):
     assert found["a-ring"]["state"] == "live"
     assert [(one["pid"], one["alive"]) for one in found["a-ring"]["participants"]] == [(os.getpid(), True)]
     assert found["a-buffer"]["size"] >= 4096
-    assert table[0].split() == ["NAME", "KIND", "SIZE", "STATE", "AGE", "PROCESSES"]
+    assert table[0].split() == ["NAME", "KIND", "MEMORY", "STATE", "AGE", "PROCESSES"]
     assert [line.split()[0] for line in table[1:]] == ["a-buffer", "a-ring"]
     assert "live, persistent" in table[1]
     assert str(os.getpid()) in table[2]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import RESERVES_IN_PIECES
 
 import shmcomm
 
@@ -41,6 +42,8 @@ def run(arguments, folder):
 def test_code_blocks_run_and_print_what_they_say(code, tmp_path):
     if "import numpy" in code and importlib.util.find_spec("numpy") is None:
         pytest.skip("numpy is not installed")
+    if "(720, 1280)" in code and not RESERVES_IN_PIECES:
+        pytest.skip("this system body has no large messages")
     script = tmp_path / "block.py"
     script.write_text(code, "utf-8")
     assert run([sys.executable, str(script)], tmp_path).splitlines() == _PRINTED.findall(code)

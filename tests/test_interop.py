@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import path_of, until
+from helpers import RESERVES_IN_PIECES, path_of, until
 
 import shmcomm
 from shmcomm import _core
@@ -54,7 +54,8 @@ def test_messages_come_back_as_they_were(echo_program):
         directory = os.environ.get("SHMCOMM_DIR", "/dev/shm")
         command = [str(echo_program), directory, path_of(there).name, path_of(back).name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            sent = [*range(100), "text", b"bytes", None, 2.5, ["a", {"b": (1, 2)}]]
+            large = [bytes(range(256)) * 1000] if RESERVES_IN_PIECES else []
+            sent = [*range(100), "text", *large, b"bytes", None, 2.5, ["a", {"b": (1, 2)}], *large, *large]
             until(lambda: there.stats().waiters == 1)
             for message in sent:
                 there.send(message, timeout=20)

@@ -14,9 +14,9 @@ import sys
 import time
 
 import pytest
-from helpers import HERE, PATIENCE_S, Peer, forked, path_of, run_python, until
+from helpers import HERE, PATIENCE_S, RESERVES_IN_PIECES, Peer, forked, path_of, run_python, until
 
-from shmcomm import RingBufferChannel, SharedMemoryBuffer, _core
+from shmcomm import Full, MessageTooLargeError, RingBufferChannel, SharedMemoryBuffer, _core
 
 SEED = int(os.environ.get("SHC_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -86,6 +86,49 @@ def test_objects_until_the_file_system_is_full(mounted):
             for one in made:
                 one.close()
             assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(RESERVES_IN_PIECES, reason="here it can")
+def test_no_large_messages_where_memory_cannot_be_reserved_in_pieces():
+    with RingBufferChannel(4) as channel:
+        assert channel.stats().bytes_large_total == 0
+        with pytest.raises(MessageTooLargeError, match="create it with buffer_size="):
+            channel.send(bytes(100_000))
+        assert_usable(channel)
+
+
+@pytest.mark.skipif(not RESERVES_IN_PIECES, reason="this system body has no large messages")
+def test_a_large_message_for_which_there_is_no_memory(mounted):
+    """Nothing is on its way: the system's error, in words. Something is: there will be room when it has been received,
+    as in a channel that is full."""
+    folder = mounted("size=8m")
+    with RingBufferChannel(4, directory=folder) as channel:
+        for call in (
+            channel.send,
+            channel.try_send,
+            lambda m: channel.send_batch([1, m]),
+            lambda m: channel.reserve(len(m)),
+        ):
+            with pytest.raises(
+                OSError, match=r"cannot grow for a message of \d+ bytes: .*small has \d+ free; .*gc"
+            ) as caught:
+                call(bytes(20_000_000))
+            assert caught.value.errno == errno.ENOSPC
+            assert_usable(channel)
+        for _ in range(3):
+            channel.send(bytes(5_000_000))
+            assert not channel.try_send(bytes(5_000_000))
+            with pytest.raises(Full):
+                channel.send(bytes(5_000_000), timeout=0.01)
+            view = channel.receive(copy=False)
+            with pytest.raises(Full):
+                channel.reserve_array(5_000_000, "u1", timeout=0.01)
+            assert len(view) == 5_000_000
+            del view
+        fill(folder / "full")
+        channel.send(bytes(5_000_000))  # its memory is there already
+        assert channel.receive() == bytes(5_000_000)
+        assert_usable(channel)
 
 
 def test_what_was_promised_is_there_when_the_file_system_is_full(mounted):
@@ -234,6 +277,39 @@ def test_a_forked_child_without_descriptors(folder):
 
         assert forked(child) == 0
         assert channel.receive_batch(2)[-1] == 2
+
+
+def send_and_receive_large(channel):
+    """More than the channel has memory for until then."""
+    for kib in (1, 8 << 10, 20 << 10):
+        message = os.urandom(1 << 10) * kib
+        channel.send(message)
+        assert channel.receive() == message
+
+
+def test_a_channel_grows_without_descriptors(folder):
+    with RingBufferChannel(4) as channel:
+        with descriptors_left(0):
+            send_and_receive_large(channel)
+        channel.unlink()
+        with descriptors_left(0):
+            send_and_receive_large(channel)
+
+
+def test_a_channel_grows_after_all_descriptors_were_closed(folder):
+    """As programs do that become daemons."""
+    with RingBufferChannel(4) as channel:
+
+        def child():
+            os.closerange(3, 4096)
+            send_and_receive_large(channel)
+            with open(os.devnull) as stranger:
+                assert stranger.fileno() == 3
+                send_and_receive_large(channel)
+            channel.close()
+
+        assert forked(child) == 0
+        send_and_receive_large(channel)
 
 
 # ---- address space ----

@@ -38,6 +38,13 @@ def channel():
         yield made
 
 
+@pytest.fixture
+def limited():
+    """All its memory is there from the beginning, and no more."""
+    with RingBufferChannel(4, buffer_size=65536) as made:
+        yield made
+
+
 class Opaque:
     """Travels by pickle only."""
 
@@ -496,7 +503,8 @@ def test_a_batch_into_a_partly_full_channel(channel):
     assert channel.receive_batch(9) == [["first"], [0], [1], [2]]
 
 
-def test_a_batch_with_something_that_cannot_be_sent(channel):
+def test_a_batch_with_something_that_cannot_be_sent(limited):
+    channel = limited
     with pytest.raises(NotEncodableError):
         channel.send_batch([1, [2], lambda: None, 4])
     assert channel.receive_batch(9) == [1, [2]]
@@ -748,7 +756,8 @@ SPOILT = {
 
 
 @pytest.mark.parametrize(("objects", "error", "sent"), SPOILT.values(), ids=SPOILT)
-def test_the_exception_says_how_many_were_sent(channel, objects, error, sent):
+def test_the_exception_says_how_many_were_sent(limited, objects, error, sent):
+    channel = limited
     for make in (lambda x: x, lambda x: x and tuple(x), lambda x: x and iter(x), lambda x: x and (i for i in x)):
         with pytest.raises(error) as caught:
             channel.send_batch(make(objects), timeout=0)
@@ -1113,8 +1122,9 @@ def test_bad_reservations(channel, nbytes, error):
         channel.reserve(nbytes)
 
 
-def test_too_large_at_once(channel):
+def test_too_large_at_once(limited):
     """Never a wait for room that cannot come."""
+    channel = limited
     largest = channel.buffer_size // 2 - 8
     for size in (largest + 1, channel.buffer_size, 10**9):
         with pytest.raises(MessageTooLargeError, match="larger than .* can ever hold"):

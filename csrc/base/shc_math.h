@@ -29,6 +29,12 @@ shc_align_up(uint64_t x, uint64_t align)
     return (x + align - 1) & ~(align - 1);
 }
 
+static inline uint64_t
+shc_align_down(uint64_t x, uint64_t align)
+{
+    return x & ~(align - 1);
+}
+
 /* Of x != 0: the position of its highest and of its lowest bit. */
 static inline unsigned
 shc_floor_log2(uint64_t x)

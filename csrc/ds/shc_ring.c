@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/shc_math.h"
+#include "ds/shc_ring_extent.h"
 
 static const shc_layout_row_t ring_rows[] = {SHC_RING_LAYOUT(SHC_LAYOUT_ROW, shc_ring_shm_t)};
 
@@ -35,6 +36,76 @@ cursors_fit(const shc_ring_t *ring, shc_ring_cursor_t head, shc_ring_cursor_t ta
     return units <= ring->units && messages <= ring->capacity && messages <= units && (messages != 0 || units == 0);
 }
 
+uint64_t
+shc_ring_body_size(uint64_t data_bytes)
+{
+    return sizeof(shc_ring_shm_t) + data_bytes;
+}
+
+/* The arena of a ring whose body begins at `body`. */
+static int
+arena_geometry(const uint64_t *config, uint64_t body, uint32_t participants, shc_arena_geometry_t *g)
+{
+    uint64_t ring_end = body + shc_ring_body_size(config[SHC_RING_CONFIG_DATA_BYTES]);
+    uint64_t at = shc_align_up(ring_end, UINT64_C(1) << SHC_EXTENT_PAGE_SHIFT);
+    return shc_arena_from_config(config + SHC_RING_CONFIG_ARENA, at, participants, g);
+}
+
+static bool
+has_arena(const uint64_t *config)
+{
+    return config[SHC_RING_CONFIG_ARENA] != 0;
+}
+
+void
+shc_ring_set_extent_bytes(uint64_t config[SHC_SEG_CONFIG_WORDS], uint64_t bytes)
+{
+    uint64_t pages = bytes >> SHC_EXTENT_PAGE_SHIFT;
+    shc_arena_geometry_t g = {.pages = pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX, /* lay_out refuses so many */
+                              .page_shift = SHC_EXTENT_PAGE_SHIFT};
+    shc_arena_to_config(&g, config + SHC_RING_CONFIG_ARENA);
+    if (bytes == 0)
+        config[SHC_RING_CONFIG_ARENA] = 0;
+}
+
+uint64_t
+shc_ring_extent_bytes(const uint64_t config[SHC_SEG_CONFIG_WORDS])
+{
+    return (uint64_t)(uint32_t)config[SHC_RING_CONFIG_ARENA] << SHC_EXTENT_PAGE_SHIFT;
+}
+
+int
+shc_ring_lay_out(shc_seg_create_args_t *args)
+{
+    uint64_t ring = shc_ring_body_size(args->config[SHC_RING_CONFIG_DATA_BYTES]), body;
+    shc_arena_geometry_t g;
+    args->body_size = 0;
+    memset(args->reserved, 0, sizeof args->reserved);
+    int r = shc_seg_size_for(&shc_ring_spec, args, &body); /* of no body: where one begins */
+    args->body_size = ring;
+    if (r != 0 || !has_arena(args->config))
+        return r;
+    r = arena_geometry(args->config, body, args->participants, &g);
+    if (r != 0)
+        return SHC_E_TOO_LARGE;
+    args->body_size = g.end - body;
+    args->reserved[0] = (shc_seg_range_t){.from = 0, .n = ring};
+    shc_arena_reservation(&g, body, &args->reserved[1]);
+    return 0;
+}
+
+static bool
+is_laid_out(const shc_seg_id_t *id, uint64_t data_bytes)
+{
+    shc_arena_geometry_t g;
+    if (has_arena(id->config) != ((id->flags & SHC_SEG_FLAG_GROWS) != 0))
+        return false; /* memory would be used that nobody has reserved */
+    if (!has_arena(id->config))
+        return id->body_size == shc_ring_body_size(data_bytes) && id->config[SHC_RING_CONFIG_ARENA + 1] == 0;
+    return arena_geometry(id->config, id->body_offset, id->participants, &g) == 0 && g.end == id->size &&
+           g.page_shift == SHC_EXTENT_PAGE_SHIFT;
+}
+
 static int
 validate(const shc_seg_id_t *id)
 {
@@ -42,20 +113,33 @@ validate(const shc_seg_id_t *id)
     uint64_t data_bytes = id->config[SHC_RING_CONFIG_DATA_BYTES];
     bool sound = capacity >= 1 && capacity <= SHC_RING_CAPACITY_MAX && shc_is_pow2(data_bytes) &&
                  data_bytes >= SHC_RING_DATA_BYTES_MIN && data_bytes <= SHC_RING_DATA_BYTES_MAX &&
-                 id->body_size == shc_ring_body_size(data_bytes);
+                 is_laid_out(id, data_bytes);
     return sound ? 0 : SHC_E_CORRUPT;
 }
 
-uint64_t
-shc_ring_body_size(uint64_t data_bytes)
+static shc_arena_geometry_t
+geometry_of(const shc_seg_t *seg)
 {
-    return sizeof(shc_ring_shm_t) + data_bytes;
+    shc_arena_geometry_t g;
+    (void)!arena_geometry(seg->id.config, seg->id.body_offset, seg->id.participants, &g); /* it was validated */
+    return g;
 }
 
 void
 shc_ring_init(shc_seg_t *seg)
 {
-    (void)seg; /* reserved memory is zero, and so is an empty ring */
+    /* Reserved memory is zero, and so is an empty ring. */
+    if (!has_arena(seg->id.config))
+        return;
+    shc_arena_geometry_t g = geometry_of(seg);
+    shc_arena_init(seg, &g);
+}
+
+void
+shc_ring_extents_open(shc_arena_t *arena, shc_seg_t *seg)
+{
+    shc_arena_geometry_t g = geometry_of(seg);
+    shc_arena_open(arena, seg, &g);
 }
 
 void
@@ -67,7 +151,8 @@ shc_ring_open(shc_ring_t *ring, shc_seg_t *seg)
     ring->data = (uint8_t *)(ring->shm + 1);
     ring->units = seg->id.config[SHC_RING_CONFIG_DATA_BYTES] >> 3;
     ring->capacity = seg->id.config[SHC_RING_CONFIG_CAPACITY];
-    ring->payload_max = shc_ring_payload_max(ring->units << 3);
+    ring->has_extents = has_arena(seg->id.config);
+    ring->payload_max = shc_ring_payload_max(ring->units << 3, ring->has_extents);
     ring->key = seg->id.key;
     ring->send_watch.word = &ring->shm->head;
     ring->receive_watch.word = &ring->shm->tail;
@@ -122,6 +207,7 @@ load_consumer(shc_ring_t *ring)
         return SHC_E_CORRUPT;
     ring->read.position = ring->run_end = head.position;
     ring->read.count = rebuild_total(shc_a64_load_relaxed(&ring->shm->received), head.count);
+    ring->inherited_end = ring->read.position + units_between(head.position, tail.position);
     ring->tail_copy = tail;
     ring->peak = shc_a64_load_relaxed(&ring->shm->peak);
     ring->hold_first = ring->hold_last = 0;
@@ -167,12 +253,28 @@ shc_ring_drop(shc_ring_t *ring, int end)
         shc_a64_store_release(lease, 0); /* R3 */
 }
 
+/* What is on its way, or was just received, stays with its message; the rest is free. */
+static void
+sweep_extents(shc_seg_t *seg, uint32_t index)
+{
+    shc_ring_t ring;
+    shc_arena_t arena;
+    shc_ring_open(&ring, seg);
+    shc_ring_extents_open(&arena, seg);
+    if (shc_arena_is_fresh(&arena))
+        return;
+    shc_ring_settle_extents(&ring, &arena, index);
+    shc_arena_sweep(&arena, index, NULL, NULL);
+}
+
 /* A reaped participant's ends become free. */
 static void
 sweep(void *arg, uint32_t index, uint32_t generation)
 {
-    const shc_seg_t *seg = arg;
+    shc_seg_t *seg = arg;
     shc_ring_shm_t *shm = shc_seg_body(seg);
+    if (has_arena(seg->id.config))
+        sweep_extents(seg, index);
     uint64_t dead = (uint64_t)(index + 1) | (uint64_t)generation << 12;
     uint64_t word = dead;
     if (shc_a64_cas_seq_cst(&shm->producer, &word, 0)) /* AR1 */
@@ -255,9 +357,8 @@ shc_ring__stage_skip(shc_ring_t *ring)
 
 /* ---- consumer ---- */
 
-/* 0: there is more. SHC_EMPTY, SHC_E_CORRUPT. */
-static int
-refresh_tail(shc_ring_t *ring)
+int
+shc_ring__look(shc_ring_t *ring)
 {
     uint64_t word = shc_a64_load_acquire(&ring->shm->tail); /* A1 */
     shc_ring_cursor_t tail = unpack(word);
@@ -277,7 +378,7 @@ empty_or_shutdown(shc_ring_t *ring)
 {
     if (shc_a32_load_acquire(&ring->shm->shutdown) == 0) /* A3 */
         return SHC_EMPTY;
-    int r = refresh_tail(ring);
+    int r = shc_ring__look(ring);
     return r == SHC_EMPTY ? SHC_SHUTDOWN : r;
 }
 
@@ -295,7 +396,7 @@ shc_ring__find_run(shc_ring_t *ring)
 {
     int r = 0;
     if (units_between(ring->read.position, ring->tail_copy.position) == 0)
-        r = refresh_tail(ring);
+        r = shc_ring__look(ring);
     if (r == SHC_EMPTY)
         r = empty_or_shutdown(ring);
     if (r == 0)
@@ -354,18 +455,37 @@ shc_ring_settle_holds(shc_ring_t *ring)
 }
 
 int
-shc_ring_clear(shc_ring_t *ring)
+shc_ring__next(shc_ring_t *ring, shc_ring_message_t *msg)
 {
-    int r = refresh_tail(ring);
-    if (r != 0)
-        return r == SHC_EMPTY ? 0 : r;
+    for (;;) {
+        measure_run(ring);
+        uint64_t head = shc_racy_u64(shc_ring_record_at(ring, ring->read.position));
+        if (shc_ring__read_record(ring, head, msg) == 0)
+            return 0;
+        int r = shc_ring__skip_to_start(ring, head);
+        if (r != 0)
+            return r;
+    }
+}
+
+void
+shc_ring__forget(shc_ring_t *ring)
+{
     ring->read.position += units_between(ring->read.position, ring->tail_copy.position);
     ring->read.count += messages_between(ring->read.count, ring->tail_copy.count);
     ring->run_end = ring->read.position;
     if (ring->hold_first != ring->hold_last)
         shc_ring__extend_hold(ring);
     shc_ring_give_back(ring);
-    return 0;
+}
+
+int
+shc_ring_clear(shc_ring_t *ring)
+{
+    int r = shc_ring__look(ring);
+    if (r == 0)
+        shc_ring__forget(ring);
+    return r == SHC_EMPTY ? 0 : r;
 }
 
 /* ---- anybody ---- */
@@ -402,20 +522,6 @@ shc_ring_held(const shc_ring_t *ring)
     return messages_between(head.count, ring->read.count);
 }
 
-static int
-read_at_rest(shc_ring_t *walk, shc_ring_message_t *msg)
-{
-    for (;;) {
-        measure_run(walk);
-        uint64_t head = shc_racy_u64(shc_ring_record_at(walk, walk->read.position));
-        if (shc_ring__read_record(walk, head, msg) == 0)
-            return 0;
-        int r = shc_ring__skip_to_start(walk, head);
-        if (r != 0)
-            return r;
-    }
-}
-
 int
 shc_ring_check(const shc_ring_t *ring)
 {
@@ -423,7 +529,7 @@ shc_ring_check(const shc_ring_t *ring)
     int r = load_consumer(&walk);
     while (r == 0 && units_between(walk.read.position, walk.tail_copy.position) != 0) {
         shc_ring_message_t msg;
-        r = read_at_rest(&walk, &msg);
+        r = shc_ring__next(&walk, &msg);
         if (r == 0)
             shc_ring__go_past(&walk, &msg);
     }
@@ -437,6 +543,7 @@ const shc_seg_spec_t shc_ring_spec = {
     .rows = ring_rows,
     .row_count = SHC_ARRAY_SIZE(ring_rows),
     .body_align = SHC_HOT_PAD,
+    .grows = true,
     .sweep = sweep,
     .validate = validate,
 };

@@ -1,4 +1,5 @@
-/* SPSC byte ring: one producer process, one consumer process, messages of any length up to half of the memory.
+/* SPSC byte ring: one producer process, one consumer process, messages of any length: up to half of the ring in its
+ * records, longer ones, if it has an arena, as extents (ds/shc_extent.h; ds/shc_ring_extent.h for what is to do).
  *
  * Overview. The producer owns `tail`, the consumer owns `head`; each keeps its own cursor and a copy of the other's
  * in private memory and looks at the other's line only when the copy says full or empty, so a stream costs half a
@@ -103,8 +104,9 @@ typedef struct shc_ring {
     shc_seg_t *seg;
     uint64_t units; /* data_bytes / 8 */
     uint64_t capacity;
-    uint64_t payload_max;
+    uint64_t payload_max; /* of a record */
     uint64_t key;
+    bool has_extents;
     uint8_t pad0[SHC_HOT_PAD];
     /* producer */
     shc_ring_cursor_t tail;
@@ -117,6 +119,7 @@ typedef struct shc_ring {
     /* consumer */
     shc_ring_cursor_t read; /* behind the last message taken; ahead of head while messages are held */
     uint64_t run_end; /* position up to which records lie one behind the other: tail_copy or the end of the data */
+    uint64_t inherited_end; /* where the tail was when the end was taken: a predecessor may have had what lies before */
     shc_ring_cursor_t tail_copy;
     uint64_t peak;
     shc_watch_t receive_watch;
@@ -126,8 +129,15 @@ typedef struct shc_ring {
 
 extern const shc_seg_spec_t shc_ring_spec;
 
-/* Bytes of the body for data_bytes, a power of two in [MIN, MAX]. */
+/* Bytes of a ring of data_bytes, a power of two in [MIN, MAX], without an arena: of the whole body if there is none. */
 uint64_t shc_ring_body_size(uint64_t data_bytes);
+
+/* Whether there are extents, and how many bytes of them at most: 0, or a multiple of their page. */
+void shc_ring_set_extent_bytes(uint64_t config[SHC_SEG_CONFIG_WORDS], uint64_t bytes);
+uint64_t shc_ring_extent_bytes(const uint64_t config[SHC_SEG_CONFIG_WORDS]);
+
+/* Completes what shc_seg_create is told, from the number of participants and the config words in it. */
+SHC_MUST_USE int shc_ring_lay_out(shc_seg_create_args_t *args);
 
 /* For shc_seg_create: an empty ring is all zero. */
 void shc_ring_init(shc_seg_t *seg);
@@ -335,6 +345,12 @@ shc_ring_give_back(shc_ring_t *ring)
 
 /* Forgets everything that is published and not yet taken. */
 SHC_MUST_USE int shc_ring_clear(shc_ring_t *ring);
+
+/* The parts of clear, for who looks at what is forgotten: what is there now (0, SHC_EMPTY, SHC_E_CORRUPT); its next
+ * message, while one is left, be it to be delivered or not; and the rest of it, unseen. */
+SHC_MUST_USE int shc_ring__look(shc_ring_t *ring);
+SHC_MUST_USE int shc_ring__next(shc_ring_t *ring, shc_ring_message_t *msg);
+void shc_ring__forget(shc_ring_t *ring);
 
 /* ---- anybody ---- */
 

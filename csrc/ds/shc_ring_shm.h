@@ -6,6 +6,7 @@
  *     384   space                where the producer sleeps
  *     512   control              leases of both ends, shutdown
  *     640   data                 `data_bytes` bytes, a power of two
+ *     then, of a ring that has one, from a multiple of its page on: the arena of its large messages
  *
  * A cursor is one word {count 24 | position 40}: messages so far modulo 2^24 and 8-byte units so far modulo 2^40.
  * One store commits both.
@@ -16,7 +17,7 @@
  *
  * A record starts at a multiple of 8 bytes: u32 length, u32 mark = {check 24 | tag 8}, payload, padding to 8. check
  * is the low 24 bits of (position xor segment key). length 0xffffffff: the rest up to the end of the data is
- * skipped. */
+ * skipped. With SHC_EXTENT_TAG in its tag the payload is the descriptor of a message that lies in the arena. */
 #ifndef SHC_RING_SHM_H
 #define SHC_RING_SHM_H
 
@@ -75,6 +76,7 @@ enum {
     SHC_RING_CONFIG_CAPACITY = 0,   /* messages */
     SHC_RING_CONFIG_DATA_BYTES = 1, /* power of two */
     SHC_RING_CONFIG_CODEC = 2,      /* what the creator chose; the binding's business */
+    SHC_RING_CONFIG_ARENA = 3,      /* two words; zero: no arena */
 };
 
 #define SHC_RING_CAPACITY_MAX ((UINT64_C(1) << 23) - 1)
@@ -84,13 +86,18 @@ enum {
 #define SHC_RING_RECORD_HEAD 8u
 #define SHC_RING_SKIP UINT32_C(0xffffffff)
 
-/* Longest payload: with its head at most half of the data, so that it fits at some offset whatever the position; and
- * less than the skip mark. */
+/* With an arena, longer ones lie there: they are warm in the caches when they come round again, however long the ring
+ * is. Both ways cost the same at about this length. */
+#define SHC_RING_INLINE_MAX (UINT64_C(64) * 1024)
+
+/* Longest payload of a record: with its head at most half of the data, so that it fits at some offset whatever the
+ * position; and less than the skip mark. */
 static inline uint64_t
-shc_ring_payload_max(uint64_t data_bytes)
+shc_ring_payload_max(uint64_t data_bytes, bool has_arena)
 {
     uint64_t half = data_bytes / 2 - SHC_RING_RECORD_HEAD;
-    return half < UINT32_C(0xfffffff0) ? half : UINT32_C(0xfffffff0);
+    uint64_t most = has_arena ? SHC_RING_INLINE_MAX : UINT32_C(0xfffffff0);
+    return half < most ? half : most;
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* The contract with the operating system: everything that the core asks of it, and nothing else does a system call.
  *
- * Bodies: shc_os_linux.c (futex, pidfd, O_TMPFILE, MADV_WIPEONFORK) and shc_os_posix.c (plain POSIX: a bounded sleeping
+ * Bodies: shc_os_linux.c (futex, pidfd, O_TMPFILE, madvise) and shc_os_posix.c (plain POSIX: a bounded sleeping
  * poll for futex, kill(2) for liveness, a temporary name for O_TMPFILE, pthread_atfork for the fork page), chosen at
  * build time by -DSHC_OS_POSIX. What the two share stands in shc_os_common.c.
  *
@@ -151,6 +151,25 @@ SHC_MUST_USE int shc_os_file_space(int fd, uint64_t *free_bytes);
 
 SHC_MUST_USE int shc_os_map(int fd, uint64_t size, void **base);
 void shc_os_unmap(void *base, uint64_t size);
+
+/* How memory for holes of a file that is mapped can be reserved later, and given back. */
+typedef enum shc_os_growth {
+    SHC_OS_GROWS_NOT,    /* in no way: all of it is reserved when the file is made */
+    SHC_OS_GROWS_BY_MAP, /* shc_os_map_reserve, shc_os_map_give_back: the descriptor may be closed */
+    SHC_OS_GROWS_BY_FD,  /* shc_os_file_reserve_range, shc_os_file_give_back, if any */
+} shc_os_growth_t;
+
+/* For the file of fd, mapped at `base`; the first page of it has memory. */
+shc_os_growth_t shc_os_growth_of(int fd, void *base);
+
+/* As shc_os_file_reserve_range, by way of the mapping. -EOPNOTSUPP: the system cannot. -ENOSPC also where somebody has
+ * cut the file short. */
+SHC_MUST_USE int shc_os_map_reserve(void *base, uint64_t from, uint64_t n);
+
+/* As shc_os_file_give_back, by way of the mapping. -EOPNOTSUPP also where the process has locked this memory (mlock,
+ * mlockall); nothing has changed. */
+SHC_MUST_USE int shc_os_map_give_back(void *base, uint64_t from, uint64_t n);
+
 void shc_os_close(int fd);
 
 /* ---- directories ---- */

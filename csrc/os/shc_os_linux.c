@@ -25,6 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/shc_math.h"
+
 #define NS_PER_S UINT64_C(1000000000)
 
 _Static_assert(sizeof(long) == 8 && sizeof(time_t) == 8 && sizeof(ino_t) == 8 && sizeof(off_t) == 8,
@@ -40,6 +42,9 @@ _Static_assert(sizeof(long) == 8 && sizeof(time_t) == 8 && sizeof(ino_t) == 8 &&
 #endif
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
 #endif
 #define PIDFS_MAGIC 0x50494446
 #define TMPFS_MAGIC 0x01021994
@@ -454,19 +459,115 @@ report_value(const char *text, const char *key)
     return at != NULL ? strtoull(at + strlen(key), NULL, 10) << 10 : 0;
 }
 
-uint64_t
-shc__os_memory_available(int fd)
+static bool
+is_in_memory(int fd)
+{
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+static uint64_t
+memory_available(void)
 {
     char text[4096];
-    struct statfs fs;
-    if (fstatfs(fd, &fs) != 0 || fs.f_type != TMPFS_MAGIC)
-        return UINT64_MAX;
     size_t n;
     if (shc__os_read_file("/proc/meminfo", text, sizeof text - 1, &n) != 0)
         return UINT64_MAX;
     text[n] = '\0';
     uint64_t free_bytes = report_value(text, "MemAvailable:");
     return free_bytes != 0 ? free_bytes + report_value(text, "SwapFree:") : UINT64_MAX;
+}
+
+uint64_t
+shc__os_memory_available(int fd)
+{
+    return is_in_memory(fd) ? memory_available() : UINT64_MAX;
+}
+
+/* ---- memory by way of a mapping ---- */
+
+#define AGAIN_MAX 64u
+
+static int
+advise(void *at, uint64_t n, int advice)
+{
+    unsigned again = 0;
+    while (madvise(at, (size_t)n, advice) != 0) {
+        if (errno != EINTR && (errno != EAGAIN || ++again == AGAIN_MAX))
+            return -errno;
+        shc_os_yield();
+    }
+    return 0;
+}
+
+/* Nor is memory given back that the process has locked. */
+static bool
+means_no_such_advice(int rc)
+{
+    return rc == -EINVAL || rc == -ENOSYS || rc == -EOPNOTSUPP;
+}
+
+static uint64_t
+page_size(void)
+{
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Tried out, since emulators of the kernel take any advice about nothing. Elsewhere than in memory a page that is there
+ * is not yet a block on the disk: the descriptor is the better way. */
+shc_os_growth_t
+shc_os_growth_of(int fd, void *base)
+{
+    bool by_map = is_in_memory(fd) && advise(base, page_size(), MADV_POPULATE_WRITE) == 0;
+    return by_map ? SHC_OS_GROWS_BY_MAP : SHC_OS_GROWS_BY_FD;
+}
+
+/* Other threads that map or unmap something wait for the call. */
+#define ADVISED_AT_ONCE (UINT64_C(4) << 20)
+
+/* The pages that hold the bytes [from, to) get memory. The kernel says EFAULT where a store would raise SIGBUS. */
+static int
+populate(uint8_t *base, uint64_t from, uint64_t to)
+{
+    uint64_t end = shc_align_up(to, page_size());
+    for (uint64_t at = shc_align_down(from, page_size()); at < end; at += ADVISED_AT_ONCE) {
+        uint64_t n = end - at < ADVISED_AT_ONCE ? end - at : ADVISED_AT_ONCE;
+        int rc = advise(base + at, n, MADV_POPULATE_WRITE);
+        if (rc != 0)
+            return rc == -EFAULT ? -ENOSPC : means_no_such_advice(rc) ? -EOPNOTSUPP : rc;
+    }
+    return 0;
+}
+
+int
+shc_os_map_reserve(void *base, uint64_t from, uint64_t n)
+{
+    return n <= memory_available() ? populate(base, from, from + n) : -ENOSPC;
+}
+
+/* Part of a page. It may be a hole, where a store alone could raise SIGBUS. */
+static void
+clear_part(uint8_t *base, uint64_t from, uint64_t to)
+{
+    if (from < to && populate(base, from, to) == 0)
+        memset(base + from, 0, (size_t)(to - from));
+}
+
+int
+shc_os_map_give_back(void *base, uint64_t from, uint64_t n)
+{
+    uint64_t to = from + n;
+    uint64_t first = shc_align_up(from, page_size()), end = shc_align_down(to, page_size());
+    if (first >= end) {
+        clear_part(base, from, to);
+        return 0;
+    }
+    int rc = advise((uint8_t *)base + first, end - first, MADV_REMOVE);
+    if (rc != 0)
+        return means_no_such_advice(rc) ? -EOPNOTSUPP : rc;
+    clear_part(base, from, first);
+    clear_part(base, end, to);
+    return 0;
 }
 
 #endif

@@ -189,4 +189,30 @@ shc__os_memory_available(int fd)
     return UINT64_MAX;
 }
 
+shc_os_growth_t
+shc_os_growth_of(int fd, void *base)
+{
+    (void)fd;
+    (void)base;
+    return SHC_OS_GROWS_NOT;
+}
+
+int
+shc_os_map_reserve(void *base, uint64_t from, uint64_t n)
+{
+    (void)base;
+    (void)from;
+    (void)n;
+    return -EOPNOTSUPP;
+}
+
+int
+shc_os_map_give_back(void *base, uint64_t from, uint64_t n)
+{
+    (void)base;
+    (void)from;
+    (void)n;
+    return -EOPNOTSUPP;
+}
+
 #endif

@@ -6,10 +6,15 @@
 
 #include "base/shc_math.h"
 #include "py/pyshc_place.h"
+#include "py/pyshc_refusal.h"
 
 /* Default memory: room for `capacity` messages of about 100 bytes. */
 #define DEFAULT_MESSAGE_BYTES 128
 #define DEFAULT_BUFFER_BYTES_MIN (UINT64_C(64) * 1024)
+
+/* Large messages may take so much memory, if no buffer_size sets a limit: address space until it is used. */
+#define LARGE_BYTES (UINT64_C(4) << 30)
+#define LARGE_BYTES_MIN (UINT64_C(64) << 20)
 
 /* ---- creating and opening ---- */
 
@@ -27,11 +32,26 @@ wake_ring(pyshc_shared_t *shared)
     shc_event_notify_all(&shared->reservation_over);
 }
 
+/* Where so large a file or mapping is not allowed, half of it, and so on; where memory cannot be reserved piece by
+ * piece, none. */
+static bool
+make_do(shc_seg_create_args_t *args, int status)
+{
+    uint64_t bytes = shc_ring_extent_bytes(args->config);
+    if (bytes == 0)
+        return false;
+    bytes = status == -EOPNOTSUPP || bytes / 2 < LARGE_BYTES_MIN ? 0 : bytes / 2;
+    shc_ring_set_extent_bytes(args->config, bytes);
+    return shc_ring_lay_out(args) == 0;
+}
+
 const pyshc_kind_t pyshc_ring_kind = {
     .spec = &shc_ring_spec,
     .init = shc_ring_init,
     .bind = bind_ring,
     .wake = wake_ring,
+    .lay_out = shc_ring_lay_out,
+    .make_do = make_do,
 };
 
 typedef struct ring_options {
@@ -67,7 +87,8 @@ create(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
 {
     shc_seg_create_args_t args = {0};
     uint64_t data_bytes = data_bytes_for(options);
-    args.body_size = shc_ring_body_size(data_bytes);
+    args.sparse = true;
+    shc_ring_set_extent_bytes(args.config, options->buffer_size == 0 ? LARGE_BYTES : 0);
     args.config[SHC_RING_CONFIG_CAPACITY] = options->capacity;
     args.config[SHC_RING_CONFIG_DATA_BYTES] = data_bytes;
     args.config[SHC_RING_CONFIG_CODEC] = (uint64_t)h->codec.kind;
@@ -105,11 +126,14 @@ PyDoc_STRVAR(
     "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, name=None, mode=0o600, persist=False,\n"
     "                  directory=None, max_participants=128)\n--\n\n"
     "A channel from one producer process to one consumer process: a ring of bytes in shared memory, wait-free.\n\n"
-    "capacity: messages it holds at most, 1 to 8388607. buffer_size: bytes of memory for them, rounded up to a power "
-    "of two and to\n"
-    "4096; by default 128 for each message and at least 64 KiB. A message takes its bytes plus 8, rounded up to 8, and "
-    "at most half of\n"
-    "the memory: for 1000 messages of 1 kB at a time say buffer_size=1000 * 1032.\n"
+    "capacity: messages it holds at most, 1 to 8388607.\n"
+    "buffer_size: by default the ring has 128 bytes for each message and at least 64 KiB; what is longer than half of "
+    "that, or than 64 KiB,\n"
+    "gets memory of its own when it is sent, 4 GiB in all. A stated size, rounded up to a power of two and to 4096, is "
+    "reserved at once and is\n"
+    "all there is, and no message may take more than half of it. In the ring a message takes its bytes plus 8, rounded "
+    "up to 8: for 1000\n"
+    "messages of 1 kB at a time say buffer_size=1000 * 1032.\n"
     "codec: 'auto', 'native', 'pickle', 'raw' or an object with dumps and loads. spin: seconds to spin before "
     "sleeping, 0 to 1; None\n"
     "learns it. name, mode, persist, directory, max_participants: see SharedObject.\n\n"
@@ -209,6 +233,17 @@ codec_agrees(pyshc_handle_t *h, PyObject *codec)
     return (uint64_t)h->codec.kind == there;
 }
 
+/* Whether a stated buffer_size is all that the ring has. */
+static bool
+size_agrees(pyshc_handle_t *h, uint64_t asked)
+{
+    if (!h->shared->ring.has_extents)
+        return number_agrees(h, "buffer_size", h->shared->seg.id.config[SHC_RING_CONFIG_DATA_BYTES], asked);
+    pyshc_handle_disagree(h, "buffer_size", PyUnicode_FromString("None"),
+                          PyUnicode_FromFormat("%llu", (unsigned long long)asked));
+    return false;
+}
+
 /* Whether an existing ring has what open() was told. */
 static bool
 agrees(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t *options, PyObject *codec)
@@ -216,8 +251,7 @@ agrees(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
     const uint64_t *config = h->shared->seg.id.config;
     if (options->capacity != 0 && !number_agrees(h, "capacity", config[SHC_RING_CONFIG_CAPACITY], options->capacity))
         return false;
-    if (options->buffer_size != 0 &&
-        !number_agrees(h, "buffer_size", config[SHC_RING_CONFIG_DATA_BYTES], data_bytes_for(options)))
+    if (options->buffer_size != 0 && !size_agrees(h, data_bytes_for(options)))
         return false;
     return pyshc_handle_agrees(h, creation) && codec_agrees(h, codec);
 }
@@ -359,14 +393,14 @@ advise_size(uint64_t size, char out[64])
     uint64_t needed = size < SHC_RING_DATA_BYTES_MAX / 4 ? shc_ceil_pow2(2 * (size + SHC_RING_RECORD_HEAD)) : 0;
     if (size == 0)
         PyOS_snprintf(out, 64, "create it with a larger buffer_size");
-    else if (needed != 0 && shc_ring_payload_max(needed) >= size)
+    else if (needed != 0 && shc_ring_payload_max(needed, false) >= size)
         PyOS_snprintf(out, 64, "create it with buffer_size=%llu", (unsigned long long)needed);
     else
         PyOS_snprintf(out, 64, "send it in parts");
 }
 
-int
-pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
+static int
+raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
 {
     char message[64] = "the message", advice[64];
     if (size != 0)
@@ -374,7 +408,16 @@ pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
                       (unsigned long long)size);
     advise_size(size, advice);
     PyErr_Format(h->st->MessageTooLargeError, "%s is larger than %R can ever hold (%llu bytes): %s", message, h,
-                 (unsigned long long)h->shared->ring.payload_max, advice);
+                 (unsigned long long)pyshc_ring_message_max(&h->shared->ring), advice);
+    return PYSHC_RAISED;
+}
+
+int
+pyshc_ring_refuse_size(pyshc_handle_t *h, int status, uint64_t size, bool exact)
+{
+    if (status == SHC_E_TOO_LARGE)
+        return raise_too_large(h, size, exact);
+    pyshc_refuse_growth(h, status, "message", size);
     return PYSHC_RAISED;
 }
 
@@ -453,7 +496,7 @@ ring_clear(PyObject *self, PyObject *Py_UNUSED(unused))
         return NULL;
     int r = pyshc_ring_enter(h, SHC_RING_CONSUMER);
     if (r == 0) {
-        r = shc_ring_clear(&h->shared->ring);
+        r = pyshc_ring_clear_all(h->shared);
         pyshc_ring_leave_receive(h->shared);
         shc_event_notify_all(&h->shared->ring.shm->space);
     }
@@ -548,18 +591,26 @@ ring_stats_fields(pyshc_handle_t *h)
     uint64_t peak = shc_a64_load_relaxed(&shm->peak);
     uint64_t waiters = shc_participant_count_waiters(&h->shared->seg.participants, &pyshc_self.id);
     uint32_t flags = shc_ring_shutdown_flags(ring);
+    shc_arena_stats_t large;
+    int r = pyshc_ring_extent_stats(h->shared, &large);
+    if (r != 0)
+        return r == PYSHC_RAISED ? NULL : pyshc_ring_raise(h, r);
     PyObject *participants = pyshc_participants(h->shared, holds_of);
     if (participants == NULL)
         return NULL;
     return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O,s:N}", "bytes_total", (unsigned long long)ring->units << 3,
-        "bytes_used", (unsigned long long)bytes, "capacity", (unsigned long long)ring->capacity, "length",
-        (unsigned long long)length_of(h), "sent", (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:O,s:N}", "bytes_total",
+        (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
+        (unsigned long long)ring->capacity, "length", (unsigned long long)length_of(h), "sent",
+        (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
         (unsigned long long)shc_a64_load_relaxed(&shm->received), "lost", 0ULL, "peak_length",
         (unsigned long long)(peak > messages ? peak : messages), "waiters", (unsigned long long)waiters,
         "sender_deaths", (unsigned long long)shc_a64_load_relaxed(&shm->producer_deaths), "receiver_deaths",
-        (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "is_shutdown", flags ? Py_True : Py_False,
-        "participants", participants);
+        (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "bytes_large_total",
+        (unsigned long long)large.bytes_total, "bytes_large_reserved", (unsigned long long)large.bytes_backed,
+        "bytes_large_used", (unsigned long long)large.bytes_used, "large_messages", (unsigned long long)large.runs,
+        "large_fragmentation", large.fragmentation, "is_shutdown", flags ? Py_True : Py_False, "participants",
+        participants);
 }
 
 static PyObject *
@@ -579,8 +630,10 @@ PyDoc_STRVAR(send_doc,
              "send($self, obj, timeout=None)\n--\n\n"
              "Send an object, waiting up to timeout seconds (None: for ever) while the channel is full.\n\n"
              "Raises Full when the time is over, ShutDown, BusyError, NotEncodableError, MessageTooLargeError; "
-             "BufferError if this thread\n"
-             "has a reservation open (another thread's is waited for); ValueError after close().\n\n"
+             "OSError(ENOSPC) if\n"
+             "the system has no memory for a large one; BufferError if this thread has a reservation open (another "
+             "thread's is waited\n"
+             "for); ValueError after close().\n\n"
              ">>> with RingBufferChannel(8) as channel:\n"
              "...     channel.send([1, 'two'], timeout=0.5)\n"
              "...     channel.receive(timeout=0.5)\n"
@@ -616,8 +669,9 @@ PyDoc_STRVAR(
     "receive($self, timeout=None, *, copy=True)\n--\n\n"
     "The oldest message, waiting up to timeout seconds (None: for ever).\n\n"
     "copy=False: arrays and bytes-like objects in it are read-only views of shared memory, in use until the last view "
-    "is garbage; at\n"
-    "most 64 such messages at a time (BufferError). Bytes come as memoryviews.\n"
+    "is garbage. Bytes\n"
+    "come as memoryviews. At most 64 messages that lie in the ring may be in use at a time (BufferError); large ones "
+    "have memory of their own.\n"
     "Raises Empty when the time is over, ShutDown when nothing will come any more, BusyError, CorruptedError, "
     "ValueError after close(),\n"
     "and what unpickling or the codec raises. A message that cannot be read is taken all the same: the next call "
@@ -647,7 +701,7 @@ PyDoc_STRVAR(reserve_doc,
              "sending is a BufferError.\n"
              "A reservation that is dropped is aborted. To send less than was reserved, call commit(nbytes) "
              "inside the block.\n"
-             "Raises what send() raises; MessageTooLargeError for more than half of buffer_size.\n\n"
+             "Raises what send() raises; MessageTooLargeError for more than half of a stated buffer_size.\n\n"
              ">>> with RingBufferChannel(8) as channel:\n"
              "...     with channel.reserve(5) as room:\n"
              "...         room[:] = b'hello'\n"
@@ -701,7 +755,7 @@ static PyMethodDef ring_methods[] = {
 
 static PyGetSetDef ring_getset[] = {
     {"capacity", ring_get_capacity, NULL, "Messages that it holds at most.", NULL},
-    {"buffer_size", ring_get_buffer_size, NULL, "Bytes of memory for messages.", NULL},
+    {"buffer_size", ring_get_buffer_size, NULL, "Bytes of the ring; large messages may have more.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

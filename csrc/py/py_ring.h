@@ -4,6 +4,8 @@
 
 #include "py/pyshc_wait.h"
 
+#include <errno.h>
+
 /* A member of its own keeps Python from making a class of two kinds: their layouts conflict. */
 typedef struct pyshc_ring_object {
     pyshc_handle_t h;
@@ -72,6 +74,40 @@ pyshc_ring_leave_receive(pyshc_shared_t *shared)
 
 extern const pyshc_kind_t pyshc_ring_kind;
 
+/* ---- large messages: py_ring_extent.c. The core's functions, with the arena's handle locked and made when it is first
+ * needed: PYSHC_RAISED (MemoryError) if that cannot be. ---- */
+
+SHC_MUST_USE int pyshc_ring_claim_extent(pyshc_shared_t *shared, uint64_t n, shc_extent_t *out);
+SHC_MUST_USE int pyshc_ring_read_extent(pyshc_shared_t *shared, const shc_ring_message_t *msg, shc_extent_t *out);
+/* shc_ring_front, past what is gone. */
+SHC_MUST_USE int pyshc_ring_front(pyshc_shared_t *shared, shc_ring_message_t *msg);
+SHC_MUST_USE int pyshc_ring_adopt_extent(pyshc_shared_t *shared, shc_ref_t ref);
+
+/* Gives the memory back, by whoever of us claimed or adopted it; who waits for some is told. */
+void pyshc_ring_release_extent(pyshc_shared_t *shared, shc_ref_t ref);
+
+/* Forgets all messages, large ones included. The receiving end is entered. */
+SHC_MUST_USE int pyshc_ring_clear_all(pyshc_shared_t *shared);
+
+/* Figures of the memory for large messages; all zero if there is none. */
+SHC_MUST_USE int pyshc_ring_extent_stats(pyshc_shared_t *shared, shc_arena_stats_t *out);
+
+/* Gives most of what is free of it back to the system. */
+void pyshc_ring_trim_extents(pyshc_shared_t *shared);
+
+static inline bool
+pyshc_ring_is_large(const shc_ring_t *ring, uint64_t length)
+{
+    return length > ring->payload_max && ring->has_extents;
+}
+
+/* The longest message that can ever be sent. */
+static inline uint64_t
+pyshc_ring_message_max(const shc_ring_t *ring)
+{
+    return ring->has_extents ? shc_ring_extent_bytes(ring->seg->id.config) : ring->payload_max;
+}
+
 /* Moving messages: py_ring_send.c, py_ring_receive.c, py_ring_lease.c. */
 PyObject *pyshc_ring_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *pyshc_ring_try_send(PyObject *self, PyObject *obj);
@@ -87,9 +123,16 @@ PyObject *pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssi
 /* Raises what a status of an operation on h stands for; returns NULL. PYSHC_RESERVED is Full: the time was over. */
 PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
 
-/* MessageTooLargeError for a message of that many bytes, of up to that many if it is not exact; 0: not known. Returns
+/* Whether it was the size of a message that kept it from being sent. */
+static inline bool
+pyshc_ring_is_about_size(int status)
+{
+    return status == SHC_E_TOO_LARGE || status == -ENOSPC || status == -ENOMEM;
+}
+
+/* Then raises why one of that many bytes, of up to that many if it is not exact, cannot be; size 0: not known. Returns
  * PYSHC_RAISED. */
-SHC_COLD int pyshc_ring_raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact);
+SHC_COLD int pyshc_ring_refuse_size(pyshc_handle_t *h, int status, uint64_t size, bool exact);
 
 /* Beside the core's codes and those of the codec: another thread of this process has a reservation open. */
 #define PYSHC_RESERVED 1101
@@ -114,7 +157,8 @@ typedef struct pyshc_lease {
     PyObject_HEAD pyshc_shared_t *shared; /* NULL while it holds nothing */
     const uint8_t *payload;
     Py_ssize_t length;
-    uint32_t hold;
+    shc_ref_t extent; /* of a large message; else SHC_ARENA_NOTHING, and there is */
+    uint32_t hold;    /* a hold in the ring */
     uint64_t epoch;
 } pyshc_lease_t;
 

@@ -46,9 +46,12 @@ lease_dealloc(PyObject *self)
     if (shared != NULL) {
         /* In a forked child the hold is the parent's; only the mapping was ours. */
         bool ours = lease->epoch == shc_self_epoch(&pyshc_self);
-        if (ours)
+        bool is_hold = lease->extent == SHC_ARENA_NOTHING;
+        if (ours && is_hold)
             release_hold(shared, lease->hold);
-        pyshc_shared_release(shared, ours ? 1u << SHC_RING_CONSUMER : 0);
+        else if (ours)
+            pyshc_ring_release_extent(shared, lease->extent);
+        pyshc_shared_release(shared, ours && is_hold ? 1u << SHC_RING_CONSUMER : 0);
     }
     type->tp_free(self);
     Py_DECREF(type);
@@ -93,8 +96,9 @@ typedef struct reservation {
     pyshc_shared_t *shared;
     uint64_t epoch;
     uint8_t *payload;
-    size_t length; /* of the whole payload */
-    size_t offset; /* where the user's bytes begin in it */
+    shc_extent_t extent; /* if the message lies in one; else its reference is SHC_ARENA_NOTHING */
+    size_t length;       /* of the whole payload */
+    size_t offset;       /* where the user's bytes begin in it */
     uint8_t tag;
     int status;
     Py_ssize_t exports;
@@ -126,12 +130,31 @@ typedef struct reserve_op {
     size_t nbytes;            /* to claim */
 } reserve_op_t;
 
+/* Room in the ring, or memory of its own. */
+static int
+claim(reserve_op_t *op, uint64_t *room)
+{
+    reservation_t *r = op->reservation;
+    pyshc_shared_t *shared = op->base.handle->shared;
+    r->extent.ref = SHC_ARENA_NOTHING;
+    if (!pyshc_ring_is_large(&shared->ring, op->nbytes))
+        return shc_ring_claim(&shared->ring, op->nbytes, &r->payload, room);
+    int status = pyshc_ring_claim_extent(shared, op->nbytes, &r->extent);
+    if (status != 0) {
+        r->extent.ref = SHC_ARENA_NOTHING;
+        return status;
+    }
+    r->payload = r->extent.memory;
+    *room = r->extent.length;
+    return 0;
+}
+
 static int
 claim_bytes(reserve_op_t *op)
 {
     reservation_t *r = op->reservation;
     uint64_t room;
-    int status = shc_ring_claim(&op->base.handle->shared->ring, op->nbytes, &r->payload, &room);
+    int status = claim(op, &room);
     r->length = op->nbytes;
     r->offset = 0;
     r->tag = SHC_WIRE_BYTES;
@@ -143,9 +166,12 @@ claim_array(reserve_op_t *op)
 {
     reservation_t *r = op->reservation;
     uint64_t room;
-    int status = shc_ring_claim(&op->base.handle->shared->ring, op->nbytes, &r->payload, &room);
-    if (status == 0)
-        status = pyshc_array_begin(op->plan, r->payload, (size_t)room, &r->offset, &r->length, &r->tag);
+    int status = claim(op, &room);
+    if (status != 0)
+        return status;
+    status = pyshc_array_begin(op->plan, r->payload, (size_t)room, &r->offset, &r->length, &r->tag);
+    if (status != 0 && r->extent.ref != SHC_ARENA_NOTHING)
+        pyshc_ring_release_extent(op->base.handle->shared, r->extent.ref);
     return status;
 }
 
@@ -191,10 +217,9 @@ reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t dea
         return r;
     }
     Py_DECREF(r);
-    if (status == SHC_E_TOO_LARGE)
-        (void)pyshc_ring_raise_too_large(h, nbytes, plan == NULL);
-    else
-        pyshc_ring_raise(h, status);
+    if (pyshc_ring_is_about_size(status))
+        status = pyshc_ring_refuse_size(h, status, nbytes, plan == NULL);
+    pyshc_ring_raise(h, status);
     return NULL;
 }
 
@@ -243,6 +268,16 @@ pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     return (PyObject *)r;
 }
 
+static void
+send_claimed(const reservation_t *r, shc_ring_t *ring, size_t length)
+{
+    if (r->extent.ref != SHC_ARENA_NOTHING)
+        shc_ring_stage_extent(ring, &r->extent, length, r->tag);
+    else
+        shc_ring_stage(ring, (uint32_t)length, r->tag);
+    shc_ring_publish(ring);
+}
+
 /* Ends the reservation. In a forked child, or after the interpreter let everything go, there is nothing to publish. */
 static void
 finish(reservation_t *r, int status, size_t length)
@@ -254,10 +289,10 @@ finish(reservation_t *r, int status, size_t length)
     if (ours) {
         /* A finaliser may come here from inside a call on this very end: then nobody else can be in it. */
         bool entered = !pyshc_mutex_is_mine(&shared->send_lock) && pyshc_mutex_lock(&shared->send_lock);
-        if (status == COMMITTED) {
-            shc_ring_stage(&shared->ring, (uint32_t)length, r->tag);
-            shc_ring_publish(&shared->ring);
-        }
+        if (status == COMMITTED)
+            send_claimed(r, &shared->ring, length);
+        else if (r->extent.ref != SHC_ARENA_NOTHING)
+            pyshc_ring_release_extent(shared, r->extent.ref);
         shc_a64_store_relaxed(&shared->reserver, 0);
         if (entered)
             pyshc_mutex_unlock(&shared->send_lock);

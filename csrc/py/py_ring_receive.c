@@ -12,23 +12,96 @@ typedef struct receive_op {
 
 /* ---- decoding, the end entered ---- */
 
-/* Goes past a message. With a lease that somebody kept, its memory stays in use. */
-static int
-take(pyshc_shared_t *shared, const shc_ring_message_t *msg, pyshc_lease_t *lease)
+static void
+go_past(shc_ring_t *ring, const shc_ring_message_t *msg)
 {
-    shc_ring_t *ring = &shared->ring;
+    shc_ring_consume(ring, msg);
+    shc_ring_give_back(ring);
+}
+
+static void
+keep(pyshc_shared_t *shared, pyshc_lease_t *lease, shc_ref_t extent)
+{
+    lease->extent = extent;
+    lease->epoch = shared->seg.epoch;
+    lease->shared = shared;
+}
+
+/* Goes past a message in the ring. With a lease that somebody kept, its memory stays in use. */
+static int
+take_inline(pyshc_shared_t *shared, const shc_ring_message_t *msg, pyshc_lease_t *lease)
+{
     if (lease == NULL) {
-        shc_ring_consume(ring, msg);
-        shc_ring_give_back(ring);
+        go_past(&shared->ring, msg);
         return 0;
     }
-    int r = shc_ring_hold(ring, msg, &lease->hold);
+    int r = shc_ring_hold(&shared->ring, msg, &lease->hold);
     if (r != 0)
         return r;
     pyshc_shared_add_end_user(shared, SHC_RING_CONSUMER);
-    lease->epoch = shared->seg.epoch;
-    lease->shared = shared;
+    keep(shared, lease, SHC_ARENA_NOTHING);
     return 0;
+}
+
+/* Goes past one with memory of its own, which is ours before the record is the producer's again. A lease keeps the
+ * memory, and not the ring's. */
+static int
+take_large(pyshc_shared_t *shared, const shc_ring_message_t *msg, shc_ref_t extent, pyshc_lease_t *lease)
+{
+    int r = pyshc_ring_adopt_extent(shared, extent);
+    if (r == PYSHC_RAISED)
+        return r;
+    go_past(&shared->ring, msg);
+    if (r != 0)
+        return SHC_E_CORRUPT; /* a stranger wrote to the word of its memory since it was read */
+    if (lease == NULL) {
+        pyshc_ring_release_extent(shared, extent);
+        return 0;
+    }
+    pyshc_shared_add_user(shared);
+    keep(shared, lease, extent);
+    return 0;
+}
+
+/* Where a message lies. */
+typedef struct source {
+    const shc_ring_message_t *msg;
+    const uint8_t *payload;
+    size_t length;
+    uint8_t tag;
+    shc_ref_t extent; /* SHC_ARENA_NOTHING: in the ring */
+} source_t;
+
+static int
+take(pyshc_shared_t *shared, const source_t *from, pyshc_lease_t *lease)
+{
+    if (from->extent == SHC_ARENA_NOTHING)
+        return take_inline(shared, from->msg, lease);
+    return take_large(shared, from->msg, from->extent, lease);
+}
+
+/* 0; PYSHC_RAISED: no memory. A descriptor that leads nowhere is left as a message with a tag that nothing has. */
+static int
+locate(pyshc_shared_t *shared, const shc_ring_message_t *msg, source_t *from)
+{
+    shc_extent_t extent;
+    *from = (source_t){.msg = msg, .payload = msg->payload, .length = msg->length, .tag = msg->tag};
+    if (SHC_LIKELY((msg->tag & SHC_EXTENT_TAG) == 0) || !shared->ring.has_extents)
+        return 0;
+    int r = pyshc_ring_read_extent(shared, msg, &extent);
+    if (r == 0)
+        *from = (source_t){.msg = msg,
+                           .payload = extent.memory,
+                           .length = (size_t)extent.length,
+                           .tag = (uint8_t)(msg->tag & ~SHC_EXTENT_TAG),
+                           .extent = extent.ref};
+    return r == PYSHC_RAISED ? r : 0;
+}
+
+static bool
+has_lease_left(const shc_ring_t *ring)
+{
+    return ring->hold_last - ring->hold_first < SHC_RING_HOLDS;
 }
 
 /* One message that is not plain, into op. */
@@ -37,13 +110,16 @@ read_message(receive_op_t *op, const shc_ring_message_t *msg)
 {
     pyshc_handle_t *h = op->base.handle;
     pyshc_lease_t *lease = op->copy ? NULL : op->lease;
+    source_t from;
+    if (locate(h->shared, msg, &from) != 0)
+        return PYSHC_RAISED;
     if (lease != NULL) {
-        if (h->shared->ring.hold_last - h->shared->ring.hold_first == SHC_RING_HOLDS)
+        if (from.extent == SHC_ARENA_NOTHING && !has_lease_left(&h->shared->ring))
             return SHC_E_LEASES;
-        lease->payload = msg->payload;
-        lease->length = msg->length;
+        lease->payload = from.payload;
+        lease->length = (Py_ssize_t)from.length;
     }
-    int r = pyshc_incoming_read(h->st, &h->codec, msg->tag, msg->payload, msg->length, (PyObject *)lease, &op->in);
+    int r = pyshc_incoming_read(h->st, &h->codec, from.tag, from.payload, from.length, (PyObject *)lease, &op->in);
     if (r == PYSHC_NEED_NUMPY)
         return r;
     if (r != 0 && !PyErr_ExceptionMatches(h->st->CorruptedError) && !PyErr_ExceptionMatches(h->st->NotEncodableError))
@@ -51,7 +127,7 @@ read_message(receive_op_t *op, const shc_ring_message_t *msg)
     if (op->peek)
         return r != 0 ? PYSHC_RAISED : 0;
     /* A message that cannot be read is gone past, or it would stand in the way for ever. */
-    int taken = take(h->shared, msg, r == 0 && lease != NULL && op->in.holds_owner ? lease : NULL);
+    int taken = take(h->shared, &from, r == 0 && lease != NULL && op->in.holds_owner ? lease : NULL);
     if (r == 0 && taken != 0)
         pyshc_incoming_clear(&op->in);
     return r != 0 ? PYSHC_RAISED : taken;
@@ -75,12 +151,12 @@ receive_attempt(pyshc_operation_t *base)
     int r = pyshc_ring_enter(h, SHC_RING_CONSUMER);
     if (r != 0)
         return r;
-    r = shc_ring_front(&shared->ring, &msg);
+    r = pyshc_ring_front(shared, &msg);
     base->gained = shc_ring_ahead(&shared->ring);
     if (r == 0 && op->copy) {
         r = read_fast(h, &msg, &op->result);
         if (r == 0 && !op->peek)
-            r = take(shared, &msg, NULL);
+            go_past(&shared->ring, &msg);
         else if (r == SHC_AGAIN)
             r = read_message(op, &msg);
     } else if (r == 0) {
@@ -94,6 +170,19 @@ receive_attempt(pyshc_operation_t *base)
 }
 
 /* ---- the operation ---- */
+
+/* Nothing has come for a while. With the end entered: at the interpreter's end another thread may let it go, and must
+ * not take what this one is just giving back to the system for something that was left behind. */
+static void
+on_idle(pyshc_operation_t *op)
+{
+    if (pyshc_ring_enter(op->handle, SHC_RING_CONSUMER) != 0) {
+        PyErr_Clear(); /* the next attempt says so */
+        return;
+    }
+    pyshc_ring_trim_extents(op->handle->shared);
+    pyshc_ring_leave_receive(op->handle->shared);
+}
 
 static int
 receive_once(receive_op_t *op, uint64_t deadline_ns, PyObject **result)
@@ -117,7 +206,8 @@ receive_any(pyshc_handle_t *h, uint64_t deadline_ns, bool copy, bool peek, PyObj
                                   .handle = h,
                                   .would_block = SHC_EMPTY,
                                   .event = &h->shared->ring.shm->items,
-                                  .spin = &h->shared->receive_spin};
+                                  .spin = &h->shared->receive_spin,
+                                  .idle = on_idle};
     op.copy = copy;
     op.peek = peek;
     op.lease = NULL;

@@ -71,34 +71,69 @@ send_quickly(pyshc_handle_t *h, PyObject *obj)
 
 /* ---- everything else ---- */
 
-/* Encodes into the ring. The end is entered. */
+/* Encodes into a record of the ring. *room: what it could have been long. */
+static int
+stage_inline(shc_ring_t *ring, pyshc_outgoing_t *out, size_t need, uint64_t *room)
+{
+    uint8_t *dst, tag;
+    size_t length;
+    int r = shc_ring_claim(ring, need, &dst, room);
+    if (r == 0)
+        r = pyshc_outgoing_write(out, dst, (size_t)*room, &length, &tag);
+    if (r == 0)
+        shc_ring_stage(ring, (uint32_t)length, tag);
+    return r;
+}
+
+/* Encodes into memory of its own. */
+static int
+stage_large(pyshc_shared_t *shared, pyshc_outgoing_t *out, size_t need, uint64_t *room)
+{
+    shc_extent_t extent;
+    size_t length;
+    uint8_t tag;
+    int r = pyshc_ring_claim_extent(shared, need, &extent);
+    if (r != 0)
+        return r;
+    *room = extent.length;
+    r = pyshc_outgoing_write(out, extent.memory, (size_t)extent.length, &length, &tag);
+    if (r == 0)
+        shc_ring_stage_extent(&shared->ring, &extent, length, tag);
+    else
+        pyshc_ring_release_extent(shared, extent.ref);
+    return r;
+}
+
+/* How much to ask for, when `room` was not enough. The size is an upper bound, a little more than what is needed: only
+ * what the largest room cannot take is too large. */
+static int
+measure(const shc_ring_t *ring, pyshc_outgoing_t *out, uint64_t room, size_t *need)
+{
+    int r = pyshc_outgoing_size(out, need);
+    if (r != 0 || pyshc_ring_is_large(ring, *need))
+        return r;
+    if (*need > ring->payload_max && room < ring->payload_max)
+        *need = ring->payload_max;
+    if (*need <= room)
+        *need = room + 1 < ring->payload_max ? room + 1 : ring->payload_max + 1;
+    return 0;
+}
+
+/* Encodes where there is room. The end is entered. */
 static int
 stage_outgoing(pyshc_shared_t *shared, pyshc_outgoing_t *out, size_t *need)
 {
-    for (;;) {
-        uint8_t *dst, tag;
-        uint64_t room;
-        size_t length;
-        int r = shc_ring_claim(&shared->ring, *need, &dst, &room);
-        if (r != 0)
-            return r;
-        r = pyshc_outgoing_write(out, dst, (size_t)room, &length, &tag);
-        if (r == 0) {
-            shc_ring_stage(&shared->ring, (uint32_t)length, tag);
-            return 0;
-        }
+    shc_ring_t *ring = &shared->ring;
+    int r;
+    do {
+        uint64_t room = 0;
+        r = pyshc_ring_is_large(ring, *need) ? stage_large(shared, out, *need, &room)
+                                             : stage_inline(ring, out, *need, &room);
         if (r != PYSHC_NEED_ROOM)
             return r;
-        r = pyshc_outgoing_size(out, need);
-        if (r != 0)
-            return r;
-        /* The size is an upper bound, a little more than what is needed: only what the largest room cannot take is
-         * too large. */
-        if (*need > shared->ring.payload_max && room < shared->ring.payload_max)
-            *need = shared->ring.payload_max;
-        if (*need <= room)
-            *need = room + 1 < shared->ring.payload_max ? room + 1 : shared->ring.payload_max + 1;
-    }
+        r = measure(ring, out, room, need);
+    } while (r == 0);
+    return r;
 }
 
 static int
@@ -186,11 +221,11 @@ pyshc_ring_wait_reserved(pyshc_operation_t *op, uint64_t deadline_ns)
 }
 
 static int
-refuse_size(pyshc_handle_t *h, pyshc_outgoing_t *out)
+refuse_size(pyshc_handle_t *h, int status, pyshc_outgoing_t *out)
 {
     bool exact;
     uint64_t size = pyshc_outgoing_full_size(out, &exact);
-    return pyshc_ring_raise_too_large(h, size, exact);
+    return pyshc_ring_refuse_size(h, status, size, exact);
 }
 
 /* Encodes as the codec says, falling back to pickle where it allows that, and waits for room. */
@@ -202,7 +237,7 @@ send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
     int r = pyshc_outgoing_prepare(h->st, &h->codec, obj, &out);
     if (r != 0)
         return PYSHC_RAISED;
-    out.limit = h->shared->ring.payload_max;
+    out.limit = pyshc_ring_message_max(&h->shared->ring);
     send_op_init(&op, h, &out);
     r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     if (r == PYSHC_NOT_NATIVE) {
@@ -211,8 +246,8 @@ send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
         if (r == 0)
             r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     }
-    if (SHC_UNLIKELY(r == SHC_E_TOO_LARGE))
-        r = refuse_size(h, &out);
+    if (SHC_UNLIKELY(pyshc_ring_is_about_size(r)))
+        r = refuse_size(h, r, &out);
     pyshc_outgoing_clear(&out);
     return r;
 }
@@ -222,14 +257,16 @@ refuse_plain(pyshc_handle_t *h, PyObject *obj)
 {
     size_t length;
     uint8_t tag;
-    return pyshc_ring_raise_too_large(h, pyshc_fast_size(&h->codec, obj, &length, &tag) ? length : 0, true);
+    bool known = pyshc_fast_size(&h->codec, obj, &length, &tag);
+    return pyshc_ring_refuse_size(h, SHC_E_TOO_LARGE, known ? length : 0, true);
 }
 
 static SHC_ALWAYS_INLINE int
 send_one(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
 {
     int r = send_fast(h, obj);
-    if (SHC_UNLIKELY(r == SHC_AGAIN || (r == SHC_FULL && deadline_ns != 0)))
+    bool is_large = r == SHC_E_TOO_LARGE && h->shared->ring.has_extents;
+    if (SHC_UNLIKELY(r == SHC_AGAIN || (r == SHC_FULL && deadline_ns != 0) || is_large))
         r = send_any(h, obj, deadline_ns);
     else if (SHC_UNLIKELY(r == SHC_E_TOO_LARGE))
         r = refuse_plain(h, obj);

@@ -189,14 +189,23 @@ create_patiently(const pyshc_kind_t *kind, const pyshc_place_t *place, const shc
 }
 
 static bool
-create_at(pyshc_handle_t *h, const pyshc_kind_t *kind, const shc_seg_create_args_t *args, PyObject *name,
-          PyObject *namespace, PyObject *directory, bool *exists)
+make_do(const pyshc_kind_t *kind, shc_seg_create_args_t *args, int status)
+{
+    bool too_large = status == -EFBIG || status == -ENOMEM || status == -EOPNOTSUPP;
+    return too_large && kind->make_do != NULL && kind->make_do(args, status);
+}
+
+static bool
+create_at(pyshc_handle_t *h, const pyshc_kind_t *kind, shc_seg_create_args_t *args, PyObject *name, PyObject *namespace,
+          PyObject *directory, bool *exists)
 {
     pyshc_place_t place;
     pyshc_shared_t *shared;
     if (!pyshc_place_resolve(name, namespace, directory, &place))
         return false;
     int r = create_patiently(kind, &place, args, &shared);
+    while (make_do(kind, args, r))
+        r = create_patiently(kind, &place, args, &shared);
     bool done = false;
     if (r == 0) {
         done = fill(h, kind, shared, name, namespace, &place);
@@ -204,7 +213,9 @@ create_at(pyshc_handle_t *h, const pyshc_kind_t *kind, const shc_seg_create_args
         *exists = done = true;
     } else if (r != PYSHC_RAISED) {
         uint64_t size = 0;
-        if (shc_seg_size_for(kind->spec, args, &size) != 0)
+        int known =
+            r == -ENOSPC ? shc_seg_need_for(kind->spec, args, &size) : shc_seg_size_for(kind->spec, args, &size);
+        if (known != 0)
             size = UINT64_MAX;
         pyshc_refuse_creation(h->st, r, pyshc_handle_type_name(h), kind->spec->kind, &place, name, size);
     }
@@ -218,6 +229,11 @@ pyshc_handle_create(pyshc_handle_t *h, const pyshc_kind_t *kind, const pyshc_cre
 {
     if (!parse_creation(c, args))
         return false;
+    int laid_out = kind->lay_out != NULL ? kind->lay_out(args) : 0;
+    if (laid_out != 0) {
+        pyshc_raise(h->st, laid_out, "cannot create %s", pyshc_handle_type_name(h));
+        return false;
+    }
     PyObject *namespace = pyshc_place_namespace();
     PyObject *name = c->name == NULL || c->name == Py_None ? pyshc_place_random_name() : Py_NewRef(c->name);
     bool done = namespace != NULL && name != NULL && create_at(h, kind, args, name, namespace, c->directory, exists);

@@ -188,6 +188,21 @@ no_space_text(const pyshc_place_t *place, PyObject *name, uint64_t asked)
 }
 
 void
+pyshc_refuse_growth(pyshc_handle_t *h, int status, const char *what, uint64_t asked)
+{
+    uint64_t there = free_space(h->shared->directory);
+    if (status == -ENOSPC)
+        pyshc_raise_os_error(ENOSPC, PyUnicode_FromFormat("%R cannot grow for a %s of %llu bytes: %s has %llu free; "
+                                                          "remove what is left over (shmcomm gc), or enlarge the file "
+                                                          "system (mount -o remount,size=..., docker run "
+                                                          "--shm-size=...)",
+                                                          h, what, (unsigned long long)asked, h->shared->directory,
+                                                          (unsigned long long)there));
+    else
+        pyshc_raise(h->st, status, "%R cannot grow for a %s of %llu bytes", h, what, (unsigned long long)asked);
+}
+
+void
 pyshc_refuse_creation(pyshc_state_t *st, int status, const char *type, uint32_t kind, const pyshc_place_t *place,
                       PyObject *name, uint64_t size)
 {

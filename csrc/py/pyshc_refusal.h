@@ -12,6 +12,10 @@ void pyshc_refuse_creation(pyshc_state_t *st, int status, const char *type, uint
                            PyObject *name, uint64_t size);
 void pyshc_refuse_attach(pyshc_state_t *st, int status, const char *type, const pyshc_place_t *place, PyObject *name,
                          bool waited);
+/* The system has no memory for `asked` bytes more of an object that grows, or lets this process have no more. `what`:
+ * for what they are. */
+void pyshc_refuse_growth(pyshc_handle_t *h, int status, const char *what, uint64_t asked);
+
 void pyshc_refuse_unlink(pyshc_state_t *st, int status, const char *type, const char *directory, PyObject *name);
 
 /* The command line may add that --force removes it anyway: so it is for every exception but an OSError whose errno is

@@ -98,6 +98,7 @@ free_unmapped(pyshc_shared_t *shared)
 {
     free(shared->directory);
     free(shared->file);
+    free(shared->extents);
     free(shared);
 }
 
@@ -122,6 +123,8 @@ static void
 leave(pyshc_shared_t *shared)
 {
     int dir_fd = -1;
+    if (shared->extents != NULL && pyshc_shared_is_current(shared))
+        shc_ring_extents_leave(&shared->ring, shared->extents);
     /* Without the directory the name cannot be removed: then the slot is given back and the next sweep removes it. */
     int r = shc_os_dir_open(shared->directory, &dir_fd);
     shc_seg_leave(&shared->seg, r == 0 ? dir_fd : -1, shared->file);
@@ -240,7 +243,11 @@ refresh(pyshc_shared_t *shared)
     shc_a64_store_relaxed(&shared->reserver, 0);
     memset(&shared->reservation_over, 0, sizeof shared->reservation_over);
     shared->holds_deferred = false;
-    return shc_seg_rejoin(&shared->seg);
+    memset(&shared->extents_guard, 0, sizeof shared->extents_guard);
+    int r = shc_seg_rejoin(&shared->seg);
+    if (r == 0 && shared->extents != NULL)
+        shc_ring_extents_open(shared->extents, &shared->seg); /* what was in our parent's hands is not in ours */
+    return r;
 }
 
 /* Attaches a located file, or finds that this process has it open. Closes fd. */
@@ -350,6 +357,14 @@ pyshc_shared_unexport(pyshc_shared_t *shared)
 }
 
 void
+pyshc_shared_add_user(pyshc_shared_t *shared)
+{
+    pyshc_registry_lock();
+    shared->users++;
+    pyshc_registry_unlock();
+}
+
+void
 pyshc_shared_add_end_user(pyshc_shared_t *shared, int end)
 {
     pyshc_registry_lock();
@@ -374,8 +389,10 @@ pyshc_shared_take_end(pyshc_shared_t *shared, int end)
     int r = 0;
     if (shc_a32_load_relaxed(&shared->end_users[end]) == 0)
         r = shc_ring_take(&shared->ring, end);
-    if (r == SHC_OWNER_DIED)
+    if (r == SHC_OWNER_DIED) {
+        (void)shc_seg_reap_participants(&shared->seg); /* it may have had memory of large messages, too */
         r = 0;
+    }
     if (r == 0)
         (void)change_end_users(shared, end, 1);
     pyshc_registry_unlock();

@@ -24,7 +24,7 @@
 
 #include "ds/shc_buffer.h"
 #include "ds/shc_objects.h"
-#include "ds/shc_ring.h"
+#include "ds/shc_ring_extent.h"
 #include "sync/shc_pace.h"
 
 /* What looks and waits at one end lately were like. Private to the process, whose threads change it as they like: only
@@ -63,6 +63,9 @@ typedef struct pyshc_shared {
     pyshc_spin_t receive_spin;
     bool holds_deferred; /* a hold was released while its end was in use by the same thread */
     uint8_t pad1[SHC_HOT_PAD];
+    /* both ends' large messages */
+    pyshc_guard_t extents_guard;
+    shc_arena_t *extents; /* malloc, when the first one is met */
 } pyshc_shared_t;
 
 /* Where a segment's file lies, and who asks. */
@@ -98,7 +101,10 @@ void pyshc_shared_release(pyshc_shared_t *shared, uint32_t ends);
 void pyshc_shared_export(pyshc_shared_t *shared);
 void pyshc_shared_unexport(pyshc_shared_t *shared);
 
-/* A lease of the consumer's or producer's end becomes a user of its own. */
+/* A lease becomes a user of its own. */
+void pyshc_shared_add_user(pyshc_shared_t *shared);
+
+/* A lease of the consumer's or producer's end likewise, and keeps the end. */
 void pyshc_shared_add_end_user(pyshc_shared_t *shared, int end);
 
 /* Makes a forked child a participant of its own. */

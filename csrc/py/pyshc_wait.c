@@ -170,11 +170,14 @@ attempt_again(pyshc_operation_t *op)
     return pyshc_check_unchanged(op->handle) ? op->attempt(op) : PYSHC_RAISED;
 }
 
+/* After so many slices about a second has gone by. */
+#define IDLE_SLICES 5
+
 static int
 sleep_in_slices(pyshc_operation_t *op, uint64_t deadline_ns)
 {
     bool woken = false;
-    int r = op->would_block;
+    int r = op->would_block, slices = 0;
     for (uint64_t slice = SHC_EVENT_SLICE_MIN_NS; r == op->would_block;
          slice = slice < SHC_EVENT_SLICE_MAX_NS ? 2 * slice : slice) {
         uint64_t now = shc_os_now_ns();
@@ -183,6 +186,8 @@ sleep_in_slices(pyshc_operation_t *op, uint64_t deadline_ns)
         r = arm_and_sleep(op, deadline_ns - now > slice ? now + slice : deadline_ns, &woken);
         if (r == op->would_block)
             r = attempt_again(op);
+        if (r == op->would_block && op->idle != NULL && ++slices == IDLE_SLICES)
+            op->idle(op);
     }
     if (woken) {
         /* Others may sleep for what is left; waking one for nothing is cheaper than knowing. */

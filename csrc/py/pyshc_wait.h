@@ -27,6 +27,7 @@ struct pyshc_operation {
     shc_watch_t watch;
     uint64_t gained; /* messages, or room for so many, that a successful attempt found beyond what the watch had seen */
     pyshc_spin_t *spin;
+    void (*idle)(pyshc_operation_t *op); /* told once, attached, after a second asleep; may be NULL */
 };
 
 /* Once per interpreter: 0, or -1 with an exception set. */

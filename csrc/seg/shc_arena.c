@@ -67,7 +67,8 @@ static shc_arena_class_t
 lay_out_class(uint32_t c, uint32_t page_shift)
 {
     uint32_t page = UINT32_C(1) << page_shift;
-    uint32_t size = (uint32_t)shc_arena_class_size(c), count = page / size, states, first;
+    uint32_t size = (uint32_t)shc_arena_class_size(c), states, first;
+    uint32_t count = page / (size + (uint32_t)sizeof(shc_a32_t)); /* at most */
     do {
         states = (count + 63) / 64 * (uint32_t)sizeof(shc_a64_t);
         first = (uint32_t)shc_align_up(states + count * sizeof(shc_a32_t), SHC_CACHE_LINE);
@@ -302,6 +303,41 @@ shc_arena_restore(shc_arena_t *a, shc_ref_t ref)
     return step(a, ref, SHC_ARENA_RETIRING, SHC_ARENA_ATTACHED);
 }
 
+/* Who is beaten by a sweeper that settles the block tries once more; more often only a scribbler is at it. */
+#define ADOPTIONS 3
+
+int
+shc_arena_adopt(shc_arena_t *a, shc_ref_t ref)
+{
+    shc_arena_place_t place;
+    uint32_t g = shc_arena_ref_generation(ref), mine = shc_arena_state(SHC_ARENA_OWNED, shc_arena__owner(a), g);
+    for (int round = 0; round < ADOPTIONS; round++) {
+        int r = locate(a, ref, &place);
+        if (r != 0)
+            return r;
+        uint32_t word = shc_arena__load(a, &place), state = shc_arena_state_of(word);
+        if (word == mine)
+            return 0; /* sent by this process, and counted then */
+        if (shc_arena_generation_of(word) != g || (state != SHC_ARENA_OWNED && state != SHC_ARENA_ATTACHED))
+            return SHC_E_STALE;
+        if (shc_arena__change(a, &place, word, mine)) {
+            a->outstanding++;
+            return 0;
+        }
+    }
+    return SHC_E_STALE;
+}
+
+void
+shc_arena_settle(shc_arena_t *a, uint32_t index, shc_ref_t ref)
+{
+    shc_arena_place_t place;
+    uint32_t g = shc_arena_ref_generation(ref);
+    if (locate(a, ref, &place) == 0)
+        (void)shc_arena__change(a, &place, shc_arena_state(SHC_ARENA_OWNED, index + 1, g),
+                                shc_arena_state(SHC_ARENA_ATTACHED, 0, g));
+}
+
 /* ---- allocate and release ---- */
 
 /* Somebody found no memory: what lies in our magazines is given up. */
@@ -318,7 +354,7 @@ heed_shortage(shc_arena_t *a)
 static int
 allocate_run(shc_arena_t *a, uint64_t size, shc_ref_t *ref)
 {
-    uint64_t pages = (size >> a->g.page_shift) + ((size & ((UINT64_C(1) << a->g.page_shift) - 1)) != 0);
+    uint64_t pages = shc_arena__pages_for(a, size);
     uint32_t page;
     if (pages > a->g.pages)
         return SHC_E_TOO_LARGE;

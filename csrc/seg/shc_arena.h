@@ -10,12 +10,14 @@
  *     OWNED(me, g)    --release-->              OWNED(me, g+1) in my magazine, or FREE(g+1)
  *     OWNED(me, g)    --attach-->               ATTACHED(g)         part of a structure, whose words say so
  *     ATTACHED(g)     --take-->                 OWNED(me, g)
+ *     OWNED(x, g), ATTACHED(g)   --adopt-->     OWNED(me, g)        x sent it, and the structure's words say to whom
  *     ATTACHED(g)     --retire-->               RETIRING(me, g)     --reclaim--> OWNED(me, g)
  *     OWNED(me, g)    --lend-->                 LOANED(g)           held by all who have a record of it
  *     LOANED(g)       --drop-->                 CLOSING(me, g)      --nobody has one--> OWNED(me, g)
  *                                                                   --somebody has--> LOANED(g)
  *     CLOSING(x, g)   --drop, sweep-->          CLOSING(me, g)
  *     CLOSING(x, g)   --hold-->                 LOANED(g)
+ *     OWNED(dead, g)  --settle-->               ATTACHED(g)         the structure found that it refers to it
  *     OWNED(dead, g)  --sweep-->                FREE(g+1), or ATTACHED(g) if the structure says that it is there
  *
  * each step ONE atomic operation on that word. Free lists do not exist; hint bits, LIFO hints and `low` say where to
@@ -51,9 +53,15 @@
  * was decided on before must not come after. Whoever is about to change a word in a slab that he does not own says so
  * first in his line (`page`), and then looks whether the page is a slab; who empties one marks the page first, and
  * then looks at all lines (SC1: one of the two sees the other). A block that is not FREE keeps its slab from being
- * emptied, so its owner needs no such care. Nor does who takes or retires an ATTACHED block, though it is not its own
+ * emptied, so its owner needs no such care. Nor does who takes, retires or adopts a block, though it is not its own
  * yet: of those who want to, the structure's words have let one through before (g), and until that one has come the
  * block is not FREE. That saves each of them a fence.
+ *
+ * Blocks on their way. A block that is sent in a message stays OWNED by its sender until the receiver adopts it: so it
+ * is never in nobody's hands, and a sender that is killed just before or just after the step that made the message
+ * visible needs to leave no note of which it was. Its sweeper looks at the structure: what a message refers to is
+ * settled, the rest is freed. (Were it attached first, it would stay so if the sender died before the message was
+ * visible; were it attached after, the receiver might come before.)
  *
  * Blocks that several processes hold. A count would not say whose share a killed process took with it. Each participant
  * has records of its own, one word each: the reference it holds. The block's word says LOANED, the records say by whom.
@@ -138,6 +146,8 @@
  *   emptying a slab, blocks claimed   OWNED(dead)        sweep; the slab stays
  *   emptying, page marked             SLAB OWNED(dead)   sweep opens it again
  *   attach / take / retire            either side        sweep asks the structure
+ *   adopt                             either side        sweep of the sender or the receiver, after the structure has
+ *                                                        settled what its messages refer to
  *   record backed, not counted        nothing            the next one who needs it; reserving twice does no harm
  *   lend, record written              OWNED(dead)        sweep frees it
  *   lend, done                        a holder           sweep drops it for him
@@ -209,14 +219,15 @@ typedef struct shc_arena {
     shc_arena_shm_t *shm;
     shc_arena_party_shm_t *parties;
     shc_a64_t *words;
-    uint64_t small_max;  /* bytes */
-    int64_t outstanding; /* blocks that are OWNED and not in a magazine */
-    uint64_t shortages;  /* that were seen */
-    uint32_t frontier;   /* that was seen */
-    uint32_t scan;       /* where to look for slabs */
-    uint32_t posted;     /* numbers what was posted */
-    uint32_t record;     /* where to look for a record */
-    uint32_t classes;    /* in use with this page size */
+    uint64_t small_max; /* bytes */
+    int64_t
+        outstanding; /* blocks that are OWNED and not in a magazine, and those that were sent: 0 if nothing is left */
+    uint64_t shortages; /* that were seen */
+    uint32_t frontier;  /* that was seen */
+    uint32_t scan;      /* where to look for slabs */
+    uint32_t posted;    /* numbers what was posted */
+    uint32_t record;    /* where to look for a record */
+    uint32_t classes;   /* in use with this page size */
     shc_arena_geometry_t g;
     shc_arena_class_t class[SHC_ARENA_CLASSES];
     uint32_t slab[SHC_ARENA_CLASSES]; /* page + 1 that had free blocks last */
@@ -254,8 +265,13 @@ void shc_arena_leave(shc_arena_t *arena);
 /* Whether the structure refers to a block that a dead process left OWNED or RETIRING: then it becomes ATTACHED. */
 typedef bool (*shc_arena_keep_fn)(void *arg, shc_ref_t ref);
 
+/* For the kind's sweep, before shc_arena_sweep: the structure refers to a block that participant `index`, who is dead
+ * or leaving, may have left OWNED; it is not freed then. For structures that can go through all they refer to, but not
+ * look one reference up. */
+void shc_arena_settle(shc_arena_t *arena, uint32_t index, shc_ref_t ref);
+
 /* For the kind's sweep, after the structure's own words: gives back all that participant `index` held. keep NULL: the
- * structure refers to none. Uses no participant of its own. */
+ * structure refers to none, or has settled them. Uses no participant of its own. */
 void shc_arena_sweep(shc_arena_t *arena, uint32_t index, shc_arena_keep_fn keep, void *arg);
 
 /* ---- blocks ---- */
@@ -331,6 +347,10 @@ SHC_MUST_USE int shc_arena_retire(shc_arena_t *arena, shc_ref_t ref);  /* ATTACH
 SHC_MUST_USE int shc_arena_reclaim(shc_arena_t *arena, shc_ref_t ref); /* RETIRING(me) -> OWNED(me) */
 SHC_MUST_USE int shc_arena_restore(shc_arena_t *arena, shc_ref_t ref); /* RETIRING(me) -> ATTACHED */
 
+/* OWNED by whoever sent it, be it this process, or ATTACHED -> OWNED(me): by the one that the structure's words let
+ * have it. The sender's part was to allocate it and to make the reference visible; that is all. */
+SHC_MUST_USE int shc_arena_adopt(shc_arena_t *arena, shc_ref_t ref);
+
 /* ---- blocks that several processes hold ---- */
 
 /* OWNED(me) -> LOANED, with this process as the first holder. *record is for drop. SHC_E_STALE; SHC_E_LEASES: no record
@@ -357,7 +377,8 @@ SHC_MUST_USE int shc_arena_unpost(shc_arena_t *arena, shc_ref_t ref, uint64_t ti
 
 /* ---- all of it ---- */
 
-/* Empties this process's magazines and gives free memory back to the system, but for `keep` bytes. Returns how much. */
+/* Empties this process's magazines and gives free memory back to the system, but for `keep` bytes, up to whole pages.
+ * Returns how much. */
 uint64_t shc_arena_cleanup(shc_arena_t *arena, uint64_t keep);
 
 typedef struct shc_arena_class_stats {
@@ -378,6 +399,17 @@ typedef struct shc_arena_stats {
     uint64_t records;       /* in use */
     uint32_t fragmentation; /* percent of what is not used that does not lie in that piece */
 } shc_arena_stats_t;
+
+/* Whether anything is in use at about this moment, in whoever's hands: what was allocated, is kept in a magazine, or
+ * is being moved. Looks at every page. */
+bool shc_arena_is_used(shc_arena_t *arena);
+
+/* True: nothing was ever allocated. */
+static inline bool
+shc_arena_is_fresh(const shc_arena_t *arena)
+{
+    return shc_a64_load_relaxed(&arena->shm->frontier) == 0;
+}
 
 /* Hints while others work. SHC_E_CORRUPT: what no correct process writes, however many of them are at work. */
 SHC_MUST_USE int shc_arena_stats(shc_arena_t *arena, shc_arena_stats_t *out);

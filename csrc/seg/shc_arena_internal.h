@@ -39,6 +39,13 @@ shc_arena__page_offset(const shc_arena_t *a, uint32_t page)
     return a->g.data + ((uint64_t)page << a->g.page_shift);
 }
 
+/* Pages that so many bytes take. */
+static inline uint64_t
+shc_arena__pages_for(const shc_arena_t *a, uint64_t size)
+{
+    return (size >> a->g.page_shift) + ((size & ((UINT64_C(1) << a->g.page_shift) - 1)) != 0);
+}
+
 static inline uint64_t
 shc_arena__run(uint32_t state, uint32_t owner, uint32_t generation, uint32_t length)
 {

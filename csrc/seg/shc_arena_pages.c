@@ -362,23 +362,35 @@ give_run_back(shc_arena_t *a, uint32_t page, uint64_t seen)
     return true;
 }
 
+/* A free run is cut behind its first n pages. If somebody is faster it stays as long as it was, for this time. */
+static void
+cut(shc_arena_t *a, uint32_t page, uint64_t seen, uint32_t n, uint32_t *length)
+{
+    if (!claim_run(a, page, seen, length))
+        return;
+    trim(a, page, *length, n);
+    shc_arena__free_pages(a, page, n, generation_at(a, page));
+    *length = n;
+}
+
 uint64_t
 shc_arena_cleanup(shc_arena_t *a, uint64_t keep)
 {
-    uint64_t kept = 0, given = 0;
+    uint64_t left = shc_arena__pages_for(a, keep), given = 0;
     uint32_t frontier = shc_arena__frontier(a), length;
     shc_arena__flush_all(a);
     shc_arena__empty_slabs(a);
     for (uint32_t page = 0; page < frontier; page += length) {
         uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
         bool sound = shc_arena__walk(a, word, page, &frontier, &length);
-        uint64_t bytes = (uint64_t)length << a->g.page_shift;
         if (!sound || !shc_arena__is_free_run(word))
             continue;
-        if (kept < keep)
-            kept += bytes;
+        if (left > 0 && left < length)
+            cut(a, page, word, (uint32_t)left, &length);
+        if (left > 0)
+            left -= length < left ? length : left;
         else if (give_run_back(a, page, word))
-            given += bytes;
+            given += (uint64_t)length << a->g.page_shift;
     }
     return given;
 }

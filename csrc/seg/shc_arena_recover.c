@@ -221,6 +221,34 @@ shc_arena_stats(shc_arena_t *a, shc_arena_stats_t *out)
     return 0;
 }
 
+static bool
+is_slab_used(const shc_arena_t *a, uint32_t page, uint32_t class)
+{
+    if (class >= a->classes)
+        return true;
+    const shc_a32_t *states = shc_arena__states(a, page, class);
+    for (uint32_t i = 0; i < a->class[class].count; i++)
+        if (shc_arena_state_of(shc_a32_load_relaxed(&states[i])) != SHC_ARENA_FREE)
+            return true;
+    return false;
+}
+
+bool
+shc_arena_is_used(shc_arena_t *a)
+{
+    uint32_t frontier = shc_arena__frontier(a), length;
+    for (uint32_t page = 0; page < frontier; page += length) {
+        uint64_t word = shc_a64_load_acquire(shc_arena__word(a, page)); /* A1 */
+        uint32_t kind = shc_arena_kind_of(word);
+        if (!shc_arena__walk(a, word, page, &frontier, &length))
+            return true;
+        if (kind == SHC_ARENA_MOVING || (kind == SHC_ARENA_RUN && !shc_arena__is_free_run(word)) ||
+            (kind == SHC_ARENA_SLAB && is_slab_used(a, page, shc_arena_length_of(word))))
+            return true;
+    }
+    return false;
+}
+
 /* ---- check ---- */
 
 static bool

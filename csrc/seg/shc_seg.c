@@ -27,14 +27,38 @@ shc_seg_is_laid_out(const shc_seg_id_t *id, const shc_seg_spec_t *spec)
     return id->fingerprint == fingerprint_for(spec);
 }
 
+static uint64_t
+head_size(uint32_t participants)
+{
+    return SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)participants * sizeof(shc_participant_shm_t);
+}
+
 int
 shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size)
 {
-    uint64_t head = SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)args->participants * sizeof(shc_participant_shm_t);
     uint64_t total;
-    if (!shc_add_checked(shc_align_up(head, spec->body_align), args->body_size, &total) || total > INT64_MAX)
+    if (!shc_add_checked(shc_align_up(head_size(args->participants), spec->body_align), args->body_size, &total) ||
+        total > INT64_MAX)
         return SHC_E_TOO_LARGE;
     *size = total;
+    return 0;
+}
+
+/* Whether a segment for these arguments grows. */
+static bool
+is_to_grow(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args)
+{
+    return spec->grows && args->reserved[0].n != 0;
+}
+
+int
+shc_seg_need_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *bytes)
+{
+    if (!is_to_grow(spec, args))
+        return shc_seg_size_for(spec, args, bytes);
+    *bytes = head_size(args->participants);
+    for (unsigned i = 0; i < SHC_SEG_RANGES; i++)
+        *bytes += args->reserved[i].n;
     return 0;
 }
 
@@ -56,6 +80,8 @@ fill_id(shc_seg_id_t *id, const shc_self_t *self, const shc_seg_spec_t *spec, co
     id->participants_offset = SHC_SEG_PARTICIPANTS_OFFSET;
     id->participants = args->participants;
     id->flags = args->persist ? SHC_SEG_FLAG_PERSIST : 0;
+    if (is_to_grow(spec, args))
+        id->flags |= SHC_SEG_FLAG_GROWS;
     id->creator_pid = self->id.pid;
     id->created = shc_os_wall_ns();
     id->pidns = self->id.pidns;
@@ -74,6 +100,8 @@ bind_handle(shc_seg_t *seg, void *base, shc_self_t *self, const shc_seg_spec_t *
     seg->index = 0;
     seg->generation = 0;
     seg->epoch = 0;
+    seg->growth = SHC_OS_GROWS_NOT;
+    seg->is_copy = false;
     seg->fd = -1;
 }
 
@@ -85,20 +113,37 @@ reserve_by_writing(int fd, uint64_t size)
     return r == 0 ? shc_os_file_reserve(fd, size) : r;
 }
 
-/* All of it; of a kind that grows, the head and the ranges asked for. */
-static int
-reserve_file(int fd, const shc_seg_id_t *id, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args)
+static inline bool
+grows(const shc_seg_id_t *id)
 {
-    if (!spec->grows)
+    return id->flags & SHC_SEG_FLAG_GROWS;
+}
+
+/* Keeps the descriptor of the segment's file if growing takes it; else closes it. */
+static void
+keep_descriptor(shc_seg_t *seg, int fd)
+{
+    if (grows(&seg->id))
+        seg->growth = shc_os_growth_of(fd, seg->base);
+    if (seg->growth == SHC_OS_GROWS_BY_FD)
+        seg->fd = fd;
+    else
+        shc_os_close(fd);
+}
+
+/* All of it; of one that grows, the head and the ranges asked for. */
+static int
+reserve_file(int fd, const shc_seg_id_t *id, const shc_seg_create_args_t *args)
+{
+    if (!grows(id))
         return shc_os_file_reserve(fd, id->size);
-    uint64_t head = SHC_SEG_PARTICIPANTS_OFFSET + (uint64_t)id->participants * sizeof(shc_participant_shm_t);
     int r = shc_os_file_set_size(fd, id->size);
     if (r == 0)
-        r = shc_os_file_reserve_range(fd, 0, head);
+        r = shc_os_file_reserve_range(fd, 0, head_size(id->participants));
     for (unsigned i = 0; i < SHC_SEG_RANGES && r == 0; i++)
         if (args->reserved[i].n != 0)
             r = shc_os_file_reserve_range(fd, id->body_offset + args->reserved[i].from, args->reserved[i].n);
-    return r == -EOPNOTSUPP ? reserve_by_writing(fd, id->size) : r;
+    return r == -EOPNOTSUPP && !args->sparse ? reserve_by_writing(fd, id->size) : r;
 }
 
 /* A reserved, mapped, filled segment without a public name. */
@@ -110,7 +155,7 @@ build(int fd, shc_self_t *self, const shc_seg_spec_t *spec, const shc_seg_create
     void *base;
     int r = fill_id(&seg->id, self, spec, args);
     if (r == 0)
-        r = reserve_file(fd, &seg->id, spec, args);
+        r = reserve_file(fd, &seg->id, args);
     if (r == 0)
         r = shc_os_file_info(fd, &info);
     if (r == 0)
@@ -171,10 +216,7 @@ shc_seg_publish(shc_seg_draft_t *draft, int dir_fd, const char *file, shc_seg_t 
     if (r != 0)
         return r;
     *out = draft->seg;
-    if (out->spec->grows)
-        out->fd = draft->fd;
-    else
-        shc_os_close(draft->fd);
+    keep_descriptor(out, draft->fd);
     return 0;
 }
 
@@ -235,18 +277,20 @@ validate_id(const shc_seg_id_t *id, uint64_t file_size, const shc_self_t *self, 
     bool sound = id->size == file_size && id->participants_offset == SHC_SEG_PARTICIPANTS_OFFSET &&
                  id->participants >= 1 && id->participants <= SHC_PARTICIPANT_MAX &&
                  id->body_offset >= SHC_SEG_PARTICIPANTS_OFFSET + slots && id->body_offset <= id->size &&
-                 id->body_size == id->size - id->body_offset && (id->flags & ~SHC_SEG_FLAG_PERSIST) == 0;
+                 id->body_size == id->size - id->body_offset &&
+                 (id->flags & ~(SHC_SEG_FLAG_PERSIST | SHC_SEG_FLAG_GROWS)) == 0;
     for (size_t i = 0; i < SHC_ARRAY_SIZE(id->spare); i++)
         sound = sound && id->spare[i] == 0;
     if (sound && spec != NULL)
-        sound = id->body_offset % spec->body_align == 0 && spec->validate(id) == 0;
+        sound = id->body_offset % spec->body_align == 0 && (spec->grows || !grows(id)) && spec->validate(id) == 0;
     if (!sound)
         return SHC_E_CORRUPT;
     return id->pidns != self->id.pidns ? SHC_E_FOREIGN_PIDNS : 0; /* unknown to one side only counts as another one */
 }
 
-int
-shc_seg_adopt(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out)
+/* The handle for a segment at `base`, if it is one. */
+static int
+bind_checked(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out)
 {
     if (size < sizeof(shc_seg_shm_t))
         return SHC_E_NOT_SEGMENT;
@@ -254,6 +298,15 @@ shc_seg_adopt(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t 
     int r = validate_id(&out->id, size, self, spec);
     if (r == 0)
         bind_handle(out, base, self, spec);
+    return r;
+}
+
+int
+shc_seg_adopt(void *base, uint64_t size, shc_self_t *self, const shc_seg_spec_t *spec, shc_seg_t *out)
+{
+    int r = bind_checked(base, size, self, spec, out);
+    if (r == 0)
+        out->is_copy = true;
     return r;
 }
 
@@ -268,7 +321,7 @@ shc_seg__map(int fd, const shc_os_file_info_t *info, shc_self_t *self, const shc
         return r;
     out->dev = info->dev;
     out->ino = info->ino;
-    r = shc_seg_adopt(base, info->size, self, spec, out);
+    r = bind_checked(base, info->size, self, spec, out);
     if (r != 0)
         shc_os_unmap(base, info->size);
     return r;
@@ -310,12 +363,11 @@ shc_seg_attach(int dir_fd, const char *file, int fd, const shc_os_file_info_t *i
     int r = shc_self_refresh(self);
     if (r == 0)
         r = shc_seg__map(fd, info, self, spec, &seg);
-    if (r == 0 && spec->grows)
-        seg.fd = fd;
-    else
+    if (r != 0) {
         shc_os_close(fd);
-    if (r != 0)
         return r;
+    }
+    keep_descriptor(&seg, fd);
     r = join_and_confirm(dir_fd, file, self, &seg);
     if (r != 0)
         shc_seg_unmap(&seg);
@@ -336,8 +388,10 @@ check_descriptor(const shc_seg_t *seg)
 int
 shc_seg_reserve(const shc_seg_t *seg, uint64_t offset, uint64_t n)
 {
-    if (seg->fd < 0 || n == 0)
+    if (n == 0 || seg->growth == SHC_OS_GROWS_NOT)
         return 0;
+    if (seg->growth == SHC_OS_GROWS_BY_MAP)
+        return shc_os_map_reserve(seg->base, offset, n);
     int r = check_descriptor(seg);
     if (r == 0)
         r = shc_os_file_reserve_range(seg->fd, offset, n);
@@ -347,10 +401,14 @@ shc_seg_reserve(const shc_seg_t *seg, uint64_t offset, uint64_t n)
 int
 shc_seg_give_back(const shc_seg_t *seg, uint64_t offset, uint64_t n)
 {
-    if (seg->fd < 0) {
+    if (seg->is_copy) {
         memset(shc_seg_at(seg, offset), 0, n);
         return 0;
     }
+    if (seg->growth == SHC_OS_GROWS_NOT)
+        return -EOPNOTSUPP;
+    if (seg->growth == SHC_OS_GROWS_BY_MAP)
+        return shc_os_map_give_back(seg->base, offset, n);
     int r = check_descriptor(seg);
     return r == 0 ? shc_os_file_give_back(seg->fd, offset, n) : r;
 }

@@ -30,12 +30,14 @@
  *   (d) All memory is reserved at create: a full file system is -ENOSPC there, never SIGBUS later. (A hostile owner
  *       can still truncate his own file under us; POSIX has no defence for named objects.)
  *   (e) Geometry is copied to private memory at attach and validated once; nothing reads it from the segment again.
- *   (f) A kind that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same, and
- *       every process maps all of it: holes cost address space and no memory. RLIMIT_FSIZE and RLIMIT_AS must allow
- *       the full size, else create says -EFBIG, and create or attach says -ENOMEM. Who reserves later needs the file,
- *       whose name may be gone by then: such a handle keeps the descriptor that it was opened with, close-on-exec, one
- *       per process and segment. A forked child has it, too. Before each use it is compared with the file's identity,
- *       as daemons close descriptors that are not theirs and the number may lead elsewhere: -EBADF then.
+ *   (f) A segment that grows (shc_arena.h) reserves ranges of its body only. The file has its full size all the same,
+ *       and every process maps all of it: holes cost address space and no memory. RLIMIT_FSIZE and RLIMIT_AS must allow
+ *       the full size, else create says -EFBIG, and create or attach says -ENOMEM. Who reserves later, when the name
+ *       may be gone, does so by way of the mapping and needs no descriptor (Linux >= 5.14). On older kernels, and
+ *       outside tmpfs, such a handle keeps the one that it was opened with, close-on-exec, one per process and segment.
+ *       A forked child has it, too. Before each use it is compared with the file's identity, as daemons close
+ *       descriptors that are not theirs and the number may lead elsewhere: -EBADF then. A process that locks its memory
+ *       (mlockall) reserves, but gives nothing back by way of the mapping.
  *
  * Pairs
  *   A1 <- R1: who reads UNLINKED knows the name is gone (the unlink happened before).
@@ -74,7 +76,7 @@ typedef struct shc_seg_spec {
     const shc_layout_row_t *rows; /* the kind's own layout, part of the fingerprint */
     size_t row_count;
     uint64_t body_align;
-    bool grows;         /* the body is reserved range by range: handles keep the descriptor */
+    bool grows;         /* its segments may grow */
     shc_sweep_fn sweep; /* arg: the shc_seg_t; NULL if the structure owns nothing by participant */
     /* Checks config words and body size of a segment that somebody else made: 0 or SHC_E_CORRUPT. */
     int (*validate)(const shc_seg_id_t *id);
@@ -90,11 +92,13 @@ typedef struct shc_seg_range {
 
 typedef struct shc_seg_create_args {
     uint64_t body_size;
-    shc_seg_range_t reserved[SHC_SEG_RANGES]; /* of a kind that grows: what is reserved at once beside the head */
+    /* If the first one is not empty, the segment grows: what is reserved at once beside the head. */
+    shc_seg_range_t reserved[SHC_SEG_RANGES];
     uint64_t config[SHC_SEG_CONFIG_WORDS];
     uint32_t participants;
     uint32_t mode;
     bool persist;
+    bool sparse; /* where ranges cannot be reserved: -EOPNOTSUPP rather than all memory at once */
 } shc_seg_create_args_t;
 
 /* An open segment: private to the process. */
@@ -106,7 +110,9 @@ typedef struct shc_seg {
     uint32_t index;
     uint32_t generation;
     uint64_t epoch; /* 0: not a participant */
-    int fd;         /* of a kind that grows; else -1 */
+    shc_os_growth_t growth;
+    bool is_copy; /* of shc_seg_adopt: all of it is there, and no file behind it */
+    int fd;       /* if growing takes one; else -1 */
     uint64_t dev;
     uint64_t ino;
     shc_seg_id_t id; /* private, validated */
@@ -126,6 +132,9 @@ bool shc_seg_is_laid_out(const shc_seg_id_t *id, const shc_seg_spec_t *spec);
 
 /* How large the file for these arguments will be; SHC_E_TOO_LARGE on overflow. */
 SHC_MUST_USE int shc_seg_size_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *size);
+
+/* How much memory create will reserve. */
+SHC_MUST_USE int shc_seg_need_for(const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, uint64_t *bytes);
 
 /* A segment that has no public name yet. */
 typedef struct shc_seg_draft {
@@ -203,7 +212,7 @@ SHC_MUST_USE int shc_seg_sweep_dir(int dir_fd, const char *prefix, shc_self_t *s
                                    uint32_t *cursor, void (*removed)(void *arg, const char *file), void *arg);
 
 /* Reserves memory for n bytes at an offset of the segment's file. 0; -ENOSPC (part of the range may be reserved now);
- * -EBADF: the descriptor was closed by somebody. */
+ * -EBADF: the descriptor that this takes here was closed by somebody. */
 SHC_MUST_USE int shc_seg_reserve(const shc_seg_t *seg, uint64_t offset, uint64_t n);
 
 /* Gives their memory back to the system: they read zero, and must not be touched before they are reserved again. 0, or

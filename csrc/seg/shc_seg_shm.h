@@ -19,6 +19,7 @@
 #define SHC_SEG_CONFIG_WORDS 8
 #define SHC_SEG_PARTICIPANTS_OFFSET 512u
 #define SHC_SEG_FLAG_PERSIST 1u
+#define SHC_SEG_FLAG_GROWS 2u
 
 typedef struct shc_seg_id {
     uint64_t magic;
@@ -49,7 +50,7 @@ typedef struct shc_seg_id {
     ROW(T, body_size, 40, 8, "creator", "bytes of the structure")                                                      \
     ROW(T, participants_offset, 48, 4, "creator", "512")                                                               \
     ROW(T, participants, 52, 4, "creator", "number of participant slots")                                              \
-    ROW(T, flags, 56, 4, "creator", "bit 0: PERSIST, keep the name when nobody is left; other bits zero")              \
+    ROW(T, flags, 56, 4, "creator", "bit 0: PERSIST, keep the name when nobody is left; bit 1: GROWS")                 \
     ROW(T, creator_pid, 60, 4, "creator", "for people")                                                                \
     ROW(T, created, 64, 8, "creator", "wall clock, ns since 1970, for people")                                         \
     ROW(T, pidns, 72, 8, "creator", "PID namespace whose process ids the slots hold, 0 unknown")                       \

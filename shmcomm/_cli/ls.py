@@ -9,9 +9,9 @@ from typing import Any
 
 from shmcomm._cli import _table
 
-HELP = "list shared-memory segments, their size, state and participants"
+HELP = "list shared-memory segments, their memory, state and participants"
 
-_HEAD = ("NAME", "KIND", "SIZE", "STATE", "AGE", "PROCESSES")
+_HEAD = ("NAME", "KIND", "MEMORY", "STATE", "AGE", "PROCESSES")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def _row(segment: dict[str, Any], now: float) -> tuple[str, ...]:
     return (
         _table.printable(qualified(segment)),
         segment["kind"] or "?",
-        _table.size(segment["size"]),
+        _table.size(segment["allocated"]),
         segment["state"] + (", persistent" if segment["persist"] else ""),
         _table.age(now - segment["created"]) if segment["created"] else "?",
         reason(segment) or _processes(segment["participants"]),

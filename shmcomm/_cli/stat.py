@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"name": arguments.name, "kind": CLASSES[segment["kind"]], **stats}, indent=2))
     else:
-        print(f"{CLASSES[segment['kind']]} {_table.printable(arguments.name)}, {_table.size(segment['size'])}")
+        print(f"{CLASSES[segment['kind']]} {_table.printable(arguments.name)}, {_table.size(segment['allocated'])}")
         print("\n".join(_lines(stats)))
     return 0
 

@@ -58,6 +58,8 @@ full = RingBufferChannel(2)
 full.send_batch([1, 2])
 over = RingBufferChannel(2)
 over.shutdown()
+limited = RingBufferChannel(4, buffer_size=4096)
+BIG = bytes(10**6)
 buffer = SharedMemoryBuffer(1000)
 stdlib = shared_memory.SharedMemory(create=True, size=100)
 array = np.arange(1000)
@@ -80,6 +82,15 @@ def raises(call, *arguments, **keywords):
 
 def fail(thing):
     raise KeyError
+
+
+def reserve_large(nbytes):
+    reservation = channel.reserve(len(BIG))
+    if nbytes is None:
+        reservation.abort()
+    else:
+        reservation.commit(nbytes)
+        channel.receive()
 
 
 def reserve(how):
@@ -240,10 +251,15 @@ PATHS = {
     "loads raises": lambda: raises(through, "fail later", custom),
     "not encodable": lambda: raises(channel.send, [1, lambda: 2]),
     "unreadable": lambda: raises(through, Unreadable()),
+    "large": lambda: [through(v) for v in (BIG, [BIG, 1], Opaque(bytearray(BIG)))],
+    "large in place": lambda: [len(through(BIG, copy=False)), through([BIG], copy=False)],
+    "large and reserved": lambda: (reserve_large(5), reserve_large(None)),
+    "large and cleared": lambda: (channel.send(BIG), channel.peek(), channel.clear()),
     "too large": lambda: (
-        raises(channel.send, bytes(10**6)),
-        raises(channel.send, [bytes(10**6)]),
-        raises(channel.reserve, 10**6),
+        raises(limited.send, BIG),
+        raises(limited.send, [BIG]),
+        raises(limited.reserve, len(BIG)),
+        raises(channel.reserve, 1 << 40),
     ),
     "full": lambda: (
         raises(full.send, 1, 0),
@@ -294,7 +310,7 @@ PATHS = {
     "bad arrays": lambda: (
         raises(channel.reserve_array, 3, object),
         raises(channel.reserve_array, -1, "u1"),
-        raises(channel.reserve_array, 10**9, "u1"),
+        raises(limited.reserve_array, 10**9, "u1"),
     ),
     "too many views": fill_holds,
     "iterate": iterate,

@@ -35,7 +35,7 @@ typedef struct own {
 
 /* What the parent did before, as all processes know it: they are forked afterwards. */
 static struct {
-    shc_seg_t seg; /* with the descriptor that victims inherit */
+    shc_seg_t seg; /* and how it grows, which victims inherit */
     shc_ref_t refs[REFS];
     uint32_t n;
     shc_ref_t ref; /* of the operation */
@@ -201,6 +201,8 @@ prepare(crash_party_t *victim, const crash_case_t *c)
 {
     const plan_t *plan = plan_of(c);
     shc_arena_t *a = arena_of(victim);
+    victim->seg.is_copy = false; /* the first victim works on the file itself */
+    victim->seg.growth = facts.seg.growth;
     victim->seg.fd = facts.seg.fd;
     victim->seg.dev = facts.seg.dev;
     victim->seg.ino = facts.seg.ino;
@@ -503,6 +505,7 @@ TEST_LIMIT(pages, 600)
         CASE("ask for more than there is in one piece", act_allocate, .runs = 10, .cached = 7, .size = 4 * PAGE),
         CASE("clean up a run that was joined", act_give_all_back, .blocks = 1, .runs = 1, .joined = 3),
         CASE("allocate pieces of a run that was joined", act_allocate, .runs = 1, .joined = 4, .size = 2 * PAGE),
+        CASE("clean up but for a page of a long run", act_cleanup, .runs = 1, .joined = 4),
         CASE("clean up beside slabs in use", act_cleanup, .blocks = 3, .runs = 3, .cached = 7),
         CASE("leave", act_leave, .blocks = 4, .cached = 5, .size = 2 * PAGE, .own = true),
     };

@@ -18,7 +18,7 @@
 
 #include "ds/shc_buffer.h"
 #include "ds/shc_objects.h"
-#include "ds/shc_ring.h"
+#include "ds/shc_ring_extent.h"
 #include "seg/shc_seg.h"
 
 #define FUZZ_CHECK(cond)                                                                                               \
@@ -476,6 +476,209 @@ fuzz_ring_open(fuzz_ring_t *f, const fuzz_image_t *image, shc_self_t *self)
         return false;
     shc_ring_open(&f->ring, &f->seg);
     return true;
+}
+
+/* ---- a ring with large messages ---- */
+
+#define FUZZ_EXTENT_PAGES 3u
+#define FUZZ_EXTENT_BYTES ((uint64_t)FUZZ_EXTENT_PAGES << SHC_EXTENT_PAGE_SHIFT)
+#define FUZZ_EXTENTS_HELD 4u
+#define FUZZ_TABLE_BYTES 8192u /* of the arena, and all of the ring: what is hostile is written there */
+
+typedef struct fuzz_extents {
+    bool ready;
+    fuzz_dir_t dir;
+    fuzz_image_t image;
+    uint64_t table_at; /* where the arena begins */
+    uint8_t pristine[2][FUZZ_TABLE_BYTES];
+    fuzz_ring_t f;
+    shc_arena_t arena;
+    shc_ref_t held[FUZZ_EXTENTS_HELD]; /* SHC_ARENA_NOTHING: none */
+    shc_extent_t claimed;              /* likewise */
+} fuzz_extents_t;
+
+static inline void
+fuzz_extents_make(fuzz_extents_t *x)
+{
+    shc_seg_t seg;
+    shc_arena_t arena;
+    shc_seg_create_args_t args = fuzz_args(&shc_ring_spec);
+    shc_ring_set_extent_bytes(args.config, FUZZ_EXTENT_BYTES);
+    FUZZ_CHECK(shc_ring_lay_out(&args) == 0);
+    FUZZ_CHECK(shc_seg_create(x->dir.fd, "pristine", &x->dir.self, &shc_ring_spec, &args, shc_ring_init, &seg) == 0);
+    shc_ring_extents_open(&arena, &seg);
+    memset(seg.base + SHC_SEG_PARTICIPANTS_OFFSET, 0, sizeof(shc_participant_shm_t));
+    memset(seg.base + offsetof(shc_seg_id_t, key), 0x5a, sizeof seg.id.key);
+    x->table_at = arena.g.at;
+    FUZZ_CHECK(FUZZ_SIZE <= FUZZ_TABLE_BYTES && arena.g.record_table - arena.g.at <= FUZZ_TABLE_BYTES);
+    x->image = fuzz_image_new(seg.id.size);
+    memcpy(x->image.base, seg.base, seg.id.size);
+    memcpy(x->pristine[0], seg.base, FUZZ_TABLE_BYTES);
+    memcpy(x->pristine[1], seg.base + x->table_at, FUZZ_TABLE_BYTES);
+    shc_seg_leave(&seg, x->dir.fd, "pristine");
+    shc_seg_unmap(&seg);
+    x->ready = true;
+}
+
+/* As it was made, but for the bytes of messages, which mean nothing. The directory is open the first time. */
+static inline void
+fuzz_extents_restart(fuzz_extents_t *x)
+{
+    if (!x->ready)
+        fuzz_extents_make(x);
+    memcpy(x->image.base, x->pristine[0], FUZZ_TABLE_BYTES);
+    memcpy(x->image.base + x->table_at, x->pristine[1], FUZZ_TABLE_BYTES);
+}
+
+static inline bool
+fuzz_extents_open(fuzz_extents_t *x)
+{
+    memset(x->held, 0, sizeof x->held);
+    x->claimed.ref = SHC_ARENA_NOTHING;
+    if (!fuzz_ring_open(&x->f, &x->image, &x->dir.self))
+        return false;
+    shc_ring_extents_open(&x->arena, &x->f.seg);
+    return true;
+}
+
+/* What is given out lies in the arena's data, whole. */
+static inline void
+fuzz_extents_touch(const fuzz_extents_t *x, const shc_extent_t *extent)
+{
+    const uint8_t *data = x->image.base + x->arena.g.data, *end = x->image.base + x->arena.g.end;
+    FUZZ_CHECK(extent->memory >= data && extent->memory < end);
+    FUZZ_CHECK(extent->length <= (uint64_t)(end - extent->memory));
+    if (extent->length > 0)
+        extent->memory[0] = extent->memory[extent->length - 1] = 0x77;
+}
+
+static inline bool
+fuzz_extents_has(fuzz_extents_t *x, int end)
+{
+    if (!x->f.mine[end])
+        fuzz_ring_take(&x->f, end);
+    return x->f.mine[end];
+}
+
+static inline void
+fuzz_extents_claim(fuzz_extents_t *x, uint64_t n)
+{
+    shc_extent_t extent;
+    int r = shc_ring_claim_extent(&x->f.ring, &x->arena, n, &extent);
+    FUZZ_CHECK(r <= 0 || r == SHC_FULL || r == SHC_SHUTDOWN);
+    if (r != 0)
+        return;
+    fuzz_extents_touch(x, &extent);
+    FUZZ_CHECK(extent.length >= n);
+    x->claimed = extent;
+}
+
+static inline void
+fuzz_extents_send(fuzz_extents_t *x, uint64_t argument)
+{
+    if (x->claimed.ref == SHC_ARENA_NOTHING)
+        fuzz_extents_claim(x, argument % (FUZZ_EXTENT_BYTES + 2));
+    if (x->claimed.ref == SHC_ARENA_NOTHING)
+        return;
+    if (argument & 0x100000)
+        (void)!shc_arena_release(&x->arena, x->claimed.ref);
+    else
+        shc_ring_stage_extent(&x->f.ring, &x->claimed, argument % (x->claimed.length + 2), (uint8_t)(argument & 0x7f));
+    x->claimed.ref = SHC_ARENA_NOTHING;
+}
+
+static inline void
+fuzz_extents_let_go(fuzz_extents_t *x, uint64_t which)
+{
+    shc_ref_t *held = &x->held[which % FUZZ_EXTENTS_HELD];
+    if (*held != SHC_ARENA_NOTHING)
+        (void)!shc_arena_release(&x->arena, *held);
+    *held = SHC_ARENA_NOTHING;
+}
+
+/* A large one is kept, in the place of one that was kept before. */
+static inline void
+fuzz_extents_receive(fuzz_extents_t *x, uint64_t which)
+{
+    shc_ring_message_t msg;
+    shc_extent_t extent;
+    int r = shc_ring_front(&x->f.ring, &msg);
+    FUZZ_CHECK(r == 0 || r == SHC_EMPTY || r == SHC_SHUTDOWN || r == SHC_E_CORRUPT);
+    if (r != 0)
+        return;
+    bool gone = shc_ring_is_gone(&x->f.ring, &x->arena, &msg);
+    if (!gone && (msg.tag & SHC_EXTENT_TAG) && shc_extent_read(&x->arena, msg.payload, msg.length, &extent) == 0) {
+        fuzz_extents_touch(x, &extent);
+        fuzz_extents_let_go(x, which);
+        if (shc_arena_adopt(&x->arena, extent.ref) == 0)
+            x->held[which % FUZZ_EXTENTS_HELD] = extent.ref;
+    }
+    shc_ring_consume(&x->f.ring, &msg);
+    shc_ring_give_back(&x->f.ring);
+}
+
+static inline void
+fuzz_extents_look(fuzz_extents_t *x)
+{
+    shc_arena_stats_t stats;
+    fuzz_sanity(shc_arena_check(&x->arena));
+    fuzz_sanity(shc_arena_stats(&x->arena, &stats));
+    (void)shc_arena_is_used(&x->arena);
+}
+
+#define FUZZ_EXTENT_OPS (FUZZ_RING_OPS + 8u)
+
+/* The ring's operations, and those of its large messages. What was claimed is given back before the end
+ * is used otherwise. */
+static inline void
+fuzz_extents_op(fuzz_extents_t *x, unsigned op, uint64_t argument)
+{
+    op %= FUZZ_EXTENT_OPS;
+    if (op < FUZZ_RING_OPS) {
+        if (op < 4 && x->claimed.ref != SHC_ARENA_NOTHING)
+            fuzz_extents_send(x, 0x100000);
+        fuzz_ring_op(&x->f, op, argument);
+        return;
+    }
+    bool sends = op - FUZZ_RING_OPS < 2, receives = op - FUZZ_RING_OPS == 2 || op - FUZZ_RING_OPS == 4;
+    if ((sends && !fuzz_extents_has(x, SHC_RING_PRODUCER)) || (receives && !fuzz_extents_has(x, SHC_RING_CONSUMER)))
+        return;
+    switch (op - FUZZ_RING_OPS) {
+    case 0:
+        fuzz_extents_send(x, argument);
+        shc_ring_publish(&x->f.ring);
+        break;
+    case 1:
+        fuzz_extents_send(x, argument);
+        break;
+    case 2:
+        fuzz_extents_receive(x, argument);
+        break;
+    case 3:
+        fuzz_extents_let_go(x, argument);
+        break;
+    case 4:
+        fuzz_sanity(shc_ring_clear_extents(&x->f.ring, &x->arena));
+        break;
+    case 5:
+        shc_ring_settle_extents(&x->f.ring, &x->arena, (uint32_t)(argument % FUZZ_PARTICIPANTS));
+        break;
+    case 6:
+        shc_ring_extents_leave(&x->f.ring, &x->arena);
+        x->claimed.ref = SHC_ARENA_NOTHING;
+        break;
+    default:
+        fuzz_extents_look(x);
+        break;
+    }
+}
+
+/* Input: where (1 byte), then as fuzz_mutate. */
+static inline void
+fuzz_extents_mutate(fuzz_extents_t *x, fuzz_input_t *in)
+{
+    uint8_t *base = x->image.base + (fuzz_take(in, 1) % 2 ? x->table_at : 0);
+    fuzz_mutate(in, base, FUZZ_TABLE_BYTES);
 }
 
 /* ---- the buffer's ---- */

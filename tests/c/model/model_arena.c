@@ -84,7 +84,7 @@ use(uint64_t size)
 {
     shc_ref_t ref;
     int r = shc_arena_allocate(mine(), size, &ref);
-    MODEL_CHECK(r == 0 || r == SHC_FULL);
+    MODEL_CHECK(r == 0 || r == SHC_FULL || (r == -ENOSPC && fake.reserve_error != 0));
     if (r == 0) {
         got(ref, size);
         give(ref, size);
@@ -352,12 +352,13 @@ lay_out(uint32_t initial, uint32_t records, shc_seg_create_args_t *args)
 
 /* A segment that all threads have joined. */
 static void
-make_segment(uint32_t initial)
+make_segment_that(shc_os_growth_t growth, uint32_t initial)
 {
     static shc_self_t self;
     shc_seg_create_args_t args;
     shc_seg_t made;
     fake_reset();
+    fake.growth = growth;
     memset(&plan, 0, sizeof plan);
     for (uint32_t i = 0; i < PAGES; i++)
         plan.idle[i] = GIVEN;
@@ -375,6 +376,12 @@ make_segment(uint32_t initial)
         CHECK_OK(shc_participant_join(&made.participants, &party->self.id, &party->seg.index, &party->seg.generation));
         shc_arena_open(&party->arena, &party->seg, &geometry);
     }
+}
+
+static void
+make_segment(uint32_t initial)
+{
+    make_segment_that(SHC_OS_GROWS_BY_MAP, initial);
 }
 
 /* What the thread of each model finds: made once per model, then copied. */
@@ -425,6 +432,12 @@ static void
 make_empty(void)
 {
     make_segment(0);
+}
+
+static void
+make_empty_by_fd(void)
+{
+    make_segment_that(SHC_OS_GROWS_BY_FD, 0);
 }
 
 static void
@@ -539,6 +552,21 @@ reset_empty(void)
 }
 
 static void
+reset_empty_by_fd(void)
+{
+    restore(make_empty_by_fd);
+}
+
+/* Until all have ended, the system has no memory and takes none. */
+static void
+reset_scarce(void)
+{
+    restore(make_small);
+    fake.reserve_error = -ENOSPC;
+    fake.give_back_error = -EOPNOTSUPP;
+}
+
+static void
 reset_loan(void)
 {
     restore(make_loan);
@@ -579,6 +607,8 @@ finish(void)
     party_t *last = &plan.parties[3];
     shc_arena_stats_t s;
     shc_ref_t all;
+    fake.reserve_error = 0;
+    fake.give_back_error = 0;
     shc_arena_open(&last->arena, &last->seg, &geometry);
     MODEL_CHECK(shc_arena_check(&last->arena) == 0);
     check_words(&last->arena);
@@ -630,9 +660,13 @@ TEST_LIMIT(pages_have_one_owner, 240)
         MODEL("two pages twice", reset_pages, use_two_pages, use_two_pages, NULL, 2, 5, 0),
         MODEL("three of all sizes", reset_pages, use_one_page, use_two_pages, use_all_pages, 3, 3, 0),
         MODEL("two grow", reset_empty, use_one_page, use_two_pages, NULL, 2, 5, 0),
+        MODEL("two grow by descriptor", reset_empty_by_fd, use_one_page, use_two_pages, NULL, 2, 5, 0),
         MODEL("one grows, one gives back", reset_pages, use_all_pages, clean_up, NULL, 2, 5, 0),
         MODEL("two grow, one dies, one reaps", reset_empty, use_one_page, use_two_pages, reap, 3, 2, 1),
         MODEL("two give back, one dies, one reaps", reset_pages, clean_up, clean_up, reap, 3, 2, 1),
+        MODEL("one cannot grow, one uses pages", reset_scarce, use_all_pages, use_two_pages, NULL, 2, 4, 0),
+        MODEL("one cannot grow, one cannot give back", reset_scarce, use_all_pages, clean_up, NULL, 2, 4, 0),
+        MODEL("one cannot grow and dies, one reaps", reset_scarce, use_all_pages, use_one_page, reap, 3, 2, 1),
         MODEL("two use pages, both die, one reaps", reset_pages, use_two_pages, use_one_page, reap, 3, 2, 2),
     };
     run_all(models, SHC_ARRAY_SIZE(models));

@@ -181,6 +181,7 @@ move_peer(crash_party_t *peer)
     *peer = now.peer;
     peer->own = own;
     peer->seg.base = now.copy;
+    peer->seg.is_copy = true;
     peer->seg.participants.slots = slots_of(now.copy);
     memcpy(own, now.peer.own, now.script->own_size);
     now.script->rebase(peer);

@@ -33,6 +33,9 @@ static struct {
     uint64_t random;
     unsigned cpus;
     uint64_t tick_ns; /* how much time each look at the clock takes */
+    shc_os_growth_t growth;
+    int reserve_error; /* what reserving and giving back say, in either way; 0: they work */
+    int give_back_error;
 } fake;
 
 /* Called by the including test when a name is about to be removed. */
@@ -52,6 +55,9 @@ fake_reset(void)
     fake.random = 1;
     fake.cpus = 1;
     fake.tick_ns = 1;
+    fake.growth = SHC_OS_GROWS_BY_MAP;
+    fake.reserve_error = 0;
+    fake.give_back_error = 0;
 }
 
 static uint32_t
@@ -216,19 +222,34 @@ shc_os_file_set_size(int fd, uint64_t size)
     return shc_os_file_reserve(fd, size);
 }
 
+static int
+reserve_range(const fake_file_t *file, uint64_t from, uint64_t n)
+{
+    if (fake.reserve_error != 0)
+        return fake.reserve_error;
+    return from + n <= file->size ? 0 : -ENOSPC;
+}
+
+static int
+give_range_back(fake_file_t *file, uint64_t from, uint64_t n)
+{
+    if (fake.give_back_error == 0)
+        memset(file->bytes + from, 0, n);
+    return fake.give_back_error;
+}
+
 int
 shc_os_file_reserve_range(int fd, uint64_t from, uint64_t n)
 {
     model_point(__func__);
-    return from + n <= file_of_fd(fd)->size ? 0 : -ENOSPC;
+    return reserve_range(file_of_fd(fd), from, n);
 }
 
 int
 shc_os_file_give_back(int fd, uint64_t from, uint64_t n)
 {
     model_point(__func__);
-    memset(file_of_fd(fd)->bytes + from, 0, n);
-    return 0;
+    return give_range_back(file_of_fd(fd), from, n);
 }
 
 int
@@ -304,6 +325,37 @@ shc_os_unmap(void *base, uint64_t size)
 {
     (void)base;
     (void)size;
+}
+
+static fake_file_t *
+file_of_map(void *base)
+{
+    for (uint32_t i = 0; i < fake.n_files; i++)
+        if (fake.files[i].bytes == base)
+            return &fake.files[i];
+    model_failed(__FILE__, __LINE__, "nothing is mapped there");
+}
+
+shc_os_growth_t
+shc_os_growth_of(int fd, void *base)
+{
+    (void)fd;
+    (void)base;
+    return fake.growth;
+}
+
+int
+shc_os_map_reserve(void *base, uint64_t from, uint64_t n)
+{
+    model_point(__func__);
+    return reserve_range(file_of_map(base), from, n);
+}
+
+int
+shc_os_map_give_back(void *base, uint64_t from, uint64_t n)
+{
+    model_point(__func__);
+    return give_range_back(file_of_map(base), from, n);
 }
 
 void

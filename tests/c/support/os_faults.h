@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -35,6 +36,17 @@ fault_deny(long nr, unsigned arg, uint32_t mask, int error)
     };
     struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Memory of a mapping can neither be reserved nor given back: the kernel is too old. False: no filters. */
+static inline bool
+fault_no_growth_by_map(void)
+{
+    return fault_deny(SYS_madvise, 2, MADV_POPULATE_WRITE, EINVAL) && fault_deny(SYS_madvise, 2, MADV_REMOVE, EINVAL);
 }
 
 /* No further descriptor can be opened. Returns the old limit, for fault_allow_descriptors. */

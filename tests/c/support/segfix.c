@@ -60,6 +60,15 @@ fix_ring_args(uint64_t capacity, uint64_t data_bytes)
 }
 
 shc_seg_create_args_t
+fix_ring_extent_args(uint64_t capacity, uint64_t data_bytes, uint64_t pages)
+{
+    shc_seg_create_args_t args = fix_ring_args(capacity, data_bytes);
+    shc_ring_set_extent_bytes(args.config, pages << SHC_EXTENT_PAGE_SHIFT);
+    CHECK_OK(shc_ring_lay_out(&args));
+    return args;
+}
+
+shc_seg_create_args_t
 fix_objects_args(uint64_t max_size, uint64_t slot_size)
 {
     shc_seg_create_args_t args = {

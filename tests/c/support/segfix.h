@@ -15,7 +15,7 @@
 #include "ds/shc_buffer.h"
 #include "ds/shc_cells.h"
 #include "ds/shc_objects.h"
-#include "ds/shc_ring.h"
+#include "ds/shc_ring_extent.h"
 #include "seg/shc_arena.h"
 #include "seg/shc_seg.h"
 
@@ -33,6 +33,8 @@ void fix_close(void);
 
 shc_seg_create_args_t fix_buffer_args(uint64_t size);
 shc_seg_create_args_t fix_ring_args(uint64_t capacity, uint64_t data_bytes);
+/* With an arena of so many pages of 64 KiB for its large messages. */
+shc_seg_create_args_t fix_ring_extent_args(uint64_t capacity, uint64_t data_bytes, uint64_t pages);
 shc_seg_create_args_t fix_objects_args(uint64_t max_size, uint64_t slot_size);
 
 /* A segment whose body is an arena and nothing else: a kind for tests only. Its config words are the arena's. */

@@ -102,7 +102,7 @@ static uint64_t
 allocated(void)
 {
     shc_os_file_info_t info;
-    CHECK_OK(shc_os_file_info(seg.fd, &info));
+    CHECK_OK(shc_os_file_look(fix.dir_fd, NAME, &info));
     return info.allocated;
 }
 
@@ -609,9 +609,40 @@ TEST(memory_goes_back_to_the_system)
     large = allocate(64 << 16); /* and comes back */
     memset(shc_arena_at(&arena, large), 1, 64 << 16);
     CHECK_OK(shc_arena_release(&arena, large));
-    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 0); /* one run: what is kept is not cut */
+    CHECK_EQ(shc_arena_cleanup(&arena, 10 << 16), 54 << 16);
 #endif
     tear_down();
+}
+
+/* Runs are cut where they are longer than what is to stay. */
+#ifdef SHC_OS_POSIX
+#define GIVEN_BACK 0u
+#else
+#define GIVEN_BACK 1u
+#endif
+
+TEST(cleanup_keeps_no_more_of_a_long_run)
+{
+    static const uint64_t keeps[] = {0, 1, 4096, 4097, 9 * 4096, 15 * 4096 + 1, 16 * 4096, UINT64_MAX};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(keeps); i++)
+        for (uint32_t hole = 0; hole < 2; hole++) { /* in one piece, or with a page in use in between */
+            shc_arena_geometry_t g = {.pages = 16, .initial = 16, .page_shift = SMALL_SHIFT};
+            uint64_t n = 16 - hole, keep = keeps[i] < n * 4096 ? (keeps[i] + 4095) / 4096 : n;
+            set_up_with(g);
+            shc_ref_t before = allocate(5 * 4096), used = allocate(4096), behind = allocate(10 * 4096);
+            CHECK_OK(shc_arena_release(&arena, before));
+            CHECK_OK(shc_arena_release(&arena, behind));
+            if (hole == 0) {
+                CHECK_OK(shc_arena_release(&arena, used));
+                CHECK_OK(shc_arena_release(&arena, allocate(16 * 4096)));
+            }
+            CHECK_EQ(shc_arena_cleanup(&arena, keeps[i]), GIVEN_BACK * (n - keep) * 4096);
+            CHECK_EQ(stats().bytes_free, (n - GIVEN_BACK * (n - keep)) * 4096);
+            if (hole != 0)
+                CHECK_OK(shc_arena_release(&arena, used));
+            CHECK_OK(shc_arena_release(&arena, allocate(16 * 4096)));
+            tear_down();
+        }
 }
 
 TEST(cleanup_keeps_what_it_is_told_to)
@@ -632,7 +663,8 @@ TEST(cleanup_keeps_what_it_is_told_to)
 }
 
 #ifndef SHC_OS_POSIX
-TEST(a_full_file_system_is_told_by_allocate_and_kills_nobody)
+static void
+fill_a_file_system(shc_os_growth_t growth)
 {
     scratch_t s;
     if (!scratch_open_mounted(&s, "size=1m"))
@@ -641,6 +673,7 @@ TEST(a_full_file_system_is_told_by_allocate_and_kills_nobody)
     fix.dir_fd = s.fd;
     CHECK_OK(shc_self_init(&fix.self));
     CHECK_OK(create(g));
+    CHECK_EQ(seg.growth, growth);
     shc_ref_t refs[64];
     uint32_t n = 0;
     int r;
@@ -650,9 +683,12 @@ TEST(a_full_file_system_is_told_by_allocate_and_kills_nobody)
     CHECK_GE(n, 10);
     CHECK_LE(n, 15);
     CHECK_OK(shc_arena_check(&arena));
+    uint64_t before = allocated();
     CHECK_EQ(shc_arena_allocate(&arena, 3 << 16, &refs[n]), -ENOSPC);
     CHECK_EQ(shc_arena_allocate(&arena, 64, &refs[n]), -ENOSPC);
     CHECK_EQ(stats().bytes_backed, (uint64_t)n << 16);
+    CHECK_EQ(allocated(), before); /* what could be had for a part was given back */
+    CHECK_LE(before, ((uint64_t)n << 16) + 32768);
     CHECK_OK(shc_arena_release(&arena, refs[--n]));
     CHECK_OK(shc_arena_allocate(&arena, 64, &refs[n])); /* from what there is */
     while (n > 0)
@@ -664,12 +700,22 @@ TEST(a_full_file_system_is_told_by_allocate_and_kills_nobody)
     CHECK_EQ(scratch_count(&s, NULL), 0);
     scratch_close(&s);
 }
-#endif
 
-#ifndef SHC_OS_POSIX
+TEST(a_full_file_system_is_told_by_allocate_and_kills_nobody)
+{
+    fill_a_file_system(SHC_OS_GROWS_BY_MAP);
+}
+
+TEST(a_full_file_system_is_told_by_the_descriptor_as_well)
+{
+    if (!fault_no_growth_by_map())
+        T_SKIP("no seccomp filters here");
+    fill_a_file_system(SHC_OS_GROWS_BY_FD);
+}
+
 TEST(where_nothing_can_be_reserved_apart_everything_is_at_create)
 {
-    if (!fault_deny(SYS_fallocate, 0, 0, EOPNOTSUPP))
+    if (!fault_no_growth_by_map() || !fault_deny(SYS_fallocate, 0, 0, EOPNOTSUPP))
         T_SKIP("no seccomp filters here");
     set_up();
     CHECK_GE(allocated(), 64 << 16);
@@ -685,20 +731,136 @@ TEST(where_nothing_can_be_reserved_apart_everything_is_at_create)
 }
 #endif
 
+/* There and back, which takes 50 pages of memory that are not there yet. */
+static void
+grow_and_shrink(void)
+{
+    shc_ref_t ref = allocate(50 << 16);
+    memset(shc_arena_at(&arena, ref), 1, 50 << 16);
+    CHECK_OK(shc_arena_release(&arena, ref));
+#ifndef SHC_OS_POSIX
+    CHECK_GE(shc_arena_cleanup(&arena, 0), 50 << 16);
+#endif
+}
+
 TEST(growth_after_the_name_is_gone)
 {
     set_up();
     CHECK_OK(shc_seg_unlink(&seg, fix.dir_fd, NAME));
     CHECK_EQ(fix_count_files(), 0);
-    shc_ref_t ref = allocate(50 << 16);
-    memset(shc_arena_at(&arena, ref), 1, 50 << 16);
+    grow_and_shrink();
+    tear_down();
+}
+
+static int
+lowest_free_descriptor(void)
+{
+    int fd = dup(STDERR_FILENO);
+    CHECK_GE(fd, 0);
+    (void)close(fd);
+    return fd;
+}
+
+TEST(an_open_segment_takes_no_descriptor)
+{
+    other_t other;
+    fix_open();
+    int lowest = lowest_free_descriptor();
+    CHECK_OK(create(usual));
+    CHECK_EQ(lowest_free_descriptor(), lowest);
+    join_other(&other);
+    CHECK_EQ(lowest_free_descriptor(), lowest);
+    CHECK_EQ(seg.fd, -1);
+    CHECK_EQ(other.seg.fd, -1);
+#ifdef SHC_OS_POSIX
+    CHECK_EQ(seg.growth, SHC_OS_GROWS_NOT);
+    CHECK_EQ(other.seg.growth, SHC_OS_GROWS_NOT);
+#else
+    CHECK_EQ(seg.growth, SHC_OS_GROWS_BY_MAP);
+    CHECK_EQ(other.seg.growth, SHC_OS_GROWS_BY_MAP);
+#endif
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(growth_for_want_of_descriptors)
+{
+    set_up();
+    rlim_t old = fault_no_descriptors();
+    grow_and_shrink();
+    fault_allow_descriptors(old);
+    tear_down();
+}
+
+static void
+close_all_and_grow(void *arg)
+{
+    (void)arg;
+    for (int fd = STDERR_FILENO + 1; fd < 1000; fd++)
+        (void)close(fd);
+    grow_and_shrink();
+}
+
+TEST(growth_after_all_descriptors_were_closed_as_daemons_do)
+{
+    set_up();
+    proc_join(proc_start(close_all_and_grow, NULL));
+    tear_down();
+}
+
+TEST(a_copy_reserves_nothing_and_reads_zero_where_memory_was_given_back)
+{
+    shc_seg_t copy;
+    set_up();
+    shc_ref_t ref = allocate(65536);
+    uint64_t at = arena.g.data;
+    memset(shc_seg_at(&seg, at), 1, 65536);
+    fix_guarded_t image = fix_guard(seg.id.size);
+    memcpy(image.bytes, seg.base, at + 65536);
+    uint64_t before = allocated();
+    CHECK_OK(shc_seg_adopt(image.bytes, seg.id.size, &fix.self, &fix_arena_spec, &copy));
+    CHECK(copy.is_copy && !seg.is_copy);
+    CHECK_OK(shc_seg_reserve(&copy, at, 60 << 16));
+    CHECK_EQ(allocated(), before);
+    CHECK_OK(shc_seg_give_back(&copy, at + 1, 65534));
+    const uint8_t *bytes = shc_seg_at(&copy, at);
+    CHECK(bytes[0] == 1 && bytes[1] == 0 && bytes[65534] == 0 && bytes[65535] == 1);
+    CHECK_EQ(allocated(), before);
+    CHECK_EQ(*(const uint8_t *)shc_seg_at(&seg, at + 1), 1);
+    fix_unguard(&image);
     CHECK_OK(shc_arena_release(&arena, ref));
     tear_down();
+}
+
+#ifndef SHC_OS_POSIX
+/* Where the system cannot do without. */
+TEST(a_descriptor_that_is_kept_is_given_back)
+{
+    other_t other;
+    if (!fault_no_growth_by_map())
+        T_SKIP("no seccomp filters here");
+    fix_open();
+    int lowest = lowest_free_descriptor();
+    CHECK_OK(create(usual));
+    join_other(&other);
+    CHECK_EQ(seg.growth, SHC_OS_GROWS_BY_FD);
+    CHECK_EQ(other.seg.growth, SHC_OS_GROWS_BY_FD);
+    CHECK(seg.fd >= 0 && other.seg.fd >= 0 && seg.fd != other.seg.fd);
+    grow_and_shrink();
+    CHECK_OK(shc_seg_unlink(&seg, fix.dir_fd, NAME));
+    grow_and_shrink();
+    leave_other(&other);
+    shc_arena_leave(&arena);
+    fix_leave(&seg, NAME);
+    CHECK_EQ(lowest_free_descriptor(), lowest);
+    fix_close();
 }
 
 TEST(a_descriptor_that_was_closed_is_told_and_another_file_left_alone)
 {
     shc_ref_t ref;
+    if (!fault_no_growth_by_map())
+        T_SKIP("no seccomp filters here");
     set_up();
     int fd = seg.fd;
     CHECK_EQ(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
@@ -721,6 +883,7 @@ TEST(a_descriptor_that_was_closed_is_told_and_another_file_left_alone)
     (void)allocate(50 << 16);
     tear_down();
 }
+#endif
 
 TEST(limits_of_the_process_are_told_at_create)
 {
@@ -777,6 +940,153 @@ TEST(a_block_goes_from_hand_to_structure_and_on)
     }
     CHECK_EQ(arena.outstanding, 0);
     CHECK_EQ(other.arena.outstanding, 0);
+    leave_other(&other);
+    tear_down();
+}
+
+/* ---- blocks on their way ---- */
+
+static bool
+is_owned_by(shc_ref_t ref, const shc_seg_t *who)
+{
+    uint32_t word;
+    CHECK_OK(shc_arena_look(&arena, ref, &word));
+    return shc_arena_state_of(word) == SHC_ARENA_OWNED && shc_arena_owner_of(word) == who->index + 1;
+}
+
+TEST(a_block_is_adopted_from_whoever_sent_it)
+{
+    other_t other;
+    set_up();
+    join_other(&other);
+    for (int large = 0; large < 2; large++) {
+        shc_ref_t ref = allocate(large ? 100000 : 300);
+        memset(shc_arena_at(&arena, ref), 9, 300);
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* OWNED by another */
+        CHECK(is_owned_by(ref, &other.seg));
+        CHECK_EQ(other.arena.outstanding, 1);
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* once more: nothing is counted twice */
+        CHECK_EQ(other.arena.outstanding, 1);
+        CHECK_EQ(shc_arena_release(&arena, ref), SHC_E_STALE);
+        CHECK_OK(shc_arena_attach(&other.arena, ref));
+        CHECK_OK(shc_arena_adopt(&other.arena, ref)); /* ATTACHED */
+        CHECK(is_owned_by(ref, &other.seg));
+        CHECK_EQ(((uint8_t *)shc_arena_at(&arena, ref))[299], 9);
+        CHECK_OK(shc_arena_release(&other.arena, ref));
+        CHECK_EQ(other.arena.outstanding, 0);
+        CHECK_EQ(shc_arena_adopt(&other.arena, ref), SHC_E_STALE); /* free, or in a magazine under another number */
+        CHECK_EQ(shc_arena_adopt(&arena, ref), SHC_E_STALE);
+    }
+    /* What was sent counts as outstanding of its sender for good: leaving looks through all pages then. */
+    CHECK_EQ(arena.outstanding, 2);
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(a_block_in_any_other_state_is_not_adopted)
+{
+    other_t other;
+    uint32_t record;
+    set_up();
+    join_other(&other);
+    shc_ref_t lent = allocate(100000), retiring = allocate(100000), before = allocate(100000);
+    CHECK_OK(shc_arena_lend(&arena, lent, &record));
+    CHECK_OK(shc_arena_attach(&arena, retiring));
+    CHECK_OK(shc_arena_retire(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, before));
+    shc_ref_t again = allocate(100000);
+    CHECK_EQ(again & SHC_ARENA_PLACE_MASK, before & SHC_ARENA_PLACE_MASK);
+    const shc_ref_t refs[] = {lent,
+                              retiring,
+                              before, /* of the block's last life */
+                              SHC_ARENA_NOTHING,
+                              again | UINT64_C(1) << 53,
+                              again | UINT64_C(1) << 63,
+                              again + 1,
+                              again + 65536 / SHC_ARENA_UNIT,
+                              1,
+                              SHC_ARENA_PLACE_MASK,
+                              UINT64_MAX};
+    for (size_t i = 0; i < SHC_ARRAY_SIZE(refs); i++) {
+        CHECK_EQ(shc_arena_adopt(&other.arena, refs[i]), SHC_E_STALE);
+        shc_arena_settle(&other.arena, seg.index, refs[i]);
+    }
+    CHECK_EQ(other.arena.outstanding, 0);
+    CHECK(is_owned_by(again, &seg));
+    CHECK_EQ(state_of(lent), SHC_ARENA_LOANED);
+    CHECK_EQ(state_of(retiring), SHC_ARENA_RETIRING);
+    CHECK_OK(shc_arena_drop(&arena, lent, record));
+    CHECK_OK(shc_arena_reclaim(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, retiring));
+    CHECK_OK(shc_arena_release(&arena, again));
+    leave_other(&other);
+    tear_down();
+}
+
+TEST(settled_is_what_that_participant_owns_and_nothing_else)
+{
+    other_t other;
+    shc_ref_t theirs, dropped;
+    set_up();
+    join_other(&other);
+    CHECK_OK(shc_arena_allocate(&other.arena, 100000, &theirs));
+    CHECK_OK(shc_arena_allocate(&other.arena, 100000, &dropped));
+    shc_ref_t mine = allocate(100000), small = allocate(64);
+    uint32_t index = other.seg.index;
+    shc_arena_settle(&arena, index, mine);
+    shc_arena_settle(&arena, index, small);
+    shc_arena_settle(&arena, index + 1, theirs);
+    CHECK(is_owned_by(mine, &seg));
+    CHECK(is_owned_by(small, &seg));
+    CHECK(is_owned_by(theirs, &other.seg));
+    shc_arena_settle(&arena, index, theirs);
+    CHECK_EQ(state_of(theirs), SHC_ARENA_ATTACHED);
+    shc_arena_settle(&arena, index, theirs); /* a sweep that begins again */
+    CHECK_EQ(state_of(theirs), SHC_ARENA_ATTACHED);
+    kill_other(&other);
+    CHECK_EQ(shc_seg_reap_participants(&seg), 1);
+    CHECK_EQ(shc_arena_adopt(&arena, dropped), SHC_E_STALE);
+    CHECK_OK(shc_arena_adopt(&arena, theirs));
+    CHECK_OK(shc_arena_release(&arena, theirs));
+    CHECK_OK(shc_arena_release(&arena, mine));
+    CHECK_OK(shc_arena_release(&arena, small));
+    CHECK_EQ(arena.outstanding, 0);
+    tear_down();
+}
+
+TEST(an_arena_is_used_while_anything_is_in_anybodys_hands)
+{
+    other_t other;
+    uint32_t record;
+    set_up();
+    CHECK(!shc_arena_is_used(&arena));
+    CHECK(!shc_arena_is_fresh(&arena)); /* two pages were there from the beginning */
+    join_other(&other);
+    shc_ref_t ref = allocate(100000);
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_attach(&arena, ref));
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_take(&arena, ref));
+    CHECK_OK(shc_arena_lend(&arena, ref, &record));
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_drop(&arena, ref, record));
+    CHECK(!shc_arena_is_used(&other.arena));
+    ref = allocate(64);
+    CHECK(shc_arena_is_used(&other.arena));
+    CHECK_OK(shc_arena_release(&arena, ref)); /* to the magazine */
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_arena__flush_all(&arena);
+    CHECK(!shc_arena_is_used(&other.arena)); /* a slab all of whose blocks are free */
+    uint64_t before = page_word(2);
+    shc_a64_store_relaxed(&arena.words[2], shc_arena_page(SHC_ARENA_MOVING, 1, shc_arena_state(1, 2, 0)));
+    shc_a64_store_relaxed(&arena.shm->frontier, 3);
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], UINT64_MAX); /* what nobody writes */
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], shc_arena_page(SHC_ARENA_SLAB, 4000, 0));
+    CHECK(shc_arena_is_used(&other.arena));
+    shc_a64_store_relaxed(&arena.words[2], before);
+    CHECK(!shc_arena_is_used(&other.arena));
     leave_other(&other);
     tear_down();
 }
@@ -992,7 +1302,8 @@ TEST(a_process_that_leaves_gives_everything_back)
     tear_down();
 }
 
-TEST(a_forked_child_has_magazines_of_its_own)
+static void
+fork_and_grow(void)
 {
     set_up();
     shc_ref_t mine = allocate(64);
@@ -1003,7 +1314,8 @@ TEST(a_forked_child_has_magazines_of_its_own)
         CHECK_OK(shc_seg_rejoin(&seg));
         fix_arena_open(&arena, &seg);
         CHECK_EQ(shc_arena_release(&arena, mine), SHC_E_STALE);
-        shc_ref_t own = allocate(64), large = allocate(30 << 16); /* the descriptor serves here, too */
+        shc_ref_t own = allocate(64), large = allocate(30 << 16);
+        memset(shc_arena_at(&arena, large), 1, 30 << 16);
         CHECK_OK(shc_arena_release(&arena, own));
         CHECK_OK(shc_arena_release(&arena, large));
         shc_arena_leave(&arena);
@@ -1014,6 +1326,20 @@ TEST(a_forked_child_has_magazines_of_its_own)
     CHECK_OK(shc_arena_release(&arena, mine));
     tear_down();
 }
+
+TEST(a_forked_child_has_magazines_of_its_own_and_grows)
+{
+    fork_and_grow();
+}
+
+#ifndef SHC_OS_POSIX
+TEST(a_forked_child_grows_by_the_descriptor_that_it_has_inherited)
+{
+    if (!fault_no_growth_by_map())
+        T_SKIP("no seccomp filters here");
+    fork_and_grow();
+}
+#endif
 
 /* ---- what others do while the chain is walked ---- */
 

@@ -136,6 +136,71 @@ TEST_LIMIT(a_ring_whose_records_are_forged_while_it_is_used, 120)
     tear_down();
 }
 
+/* ---- large messages ---- */
+
+static fuzz_extents_t x;
+
+static void
+use_extents(void)
+{
+    static const unsigned order[] = {0, 1, 2, 0, 1, 0, 4, 3, 5, 0, 7, 2, 2, 6, 7};
+    for (unsigned i = 0; i < SHC_ARRAY_SIZE(order); i++)
+        fuzz_extents_op(&x, FUZZ_RING_OPS + order[i], i * 0x5003);
+    fuzz_seg_op(&x.f.seg, 1, 0);
+}
+
+/* Some are on their way, one is held, one is claimed. */
+static void
+prepare_extents(void)
+{
+    fuzz_extents_restart(&x);
+    if (!fuzz_extents_open(&x))
+        t_fail(__FILE__, __LINE__, "the image cannot be opened");
+    fuzz_extents_op(&x, FUZZ_RING_OPS, 0x11000);
+    fuzz_extents_op(&x, FUZZ_RING_OPS + 2, 0);
+    fuzz_extents_op(&x, FUZZ_RING_OPS, 0x1000);
+    fuzz_ring_op(&x.f, 2, 30);
+    fuzz_ring_op(&x.f, 4, 0);
+    fuzz_extents_op(&x, FUZZ_RING_OPS + 1, 0x800);
+}
+
+static void
+try_words_of_extents(size_t from, size_t to, bool before)
+{
+    for (size_t width = 4; width <= 8; width += 4)
+        for (size_t at = from; at + width <= to; at += width)
+            for (unsigned which = 0; which < FUZZ_ODD_VALUES; which++) {
+                uint64_t old = 0;
+                if (before)
+                    fuzz_extents_restart(&x);
+                else
+                    prepare_extents();
+                memcpy(&old, x.image.base + at, width);
+                fuzz_write(x.image.base + at, width, fuzz_odd_value(which, old));
+                if (!before || fuzz_extents_open(&x))
+                    use_extents();
+            }
+}
+
+TEST_LIMIT(a_ring_whose_large_messages_are_forged, 120)
+{
+    x.dir.fd = t_dir_fd();
+    CHECK_OK(shc_self_init(&x.dir.self));
+    prepare_extents();
+    uint64_t head = x.f.seg.id.body_offset, data = head + sizeof(shc_ring_shm_t), tables = x.arena.g.parties;
+    try_words_of_extents(0, SHC_SEG_PARTICIPANTS_OFFSET, true);
+    for (int before = 0; before < 2; before++) {
+        try_words_of_extents(x.table_at, x.table_at + offsetof(shc_arena_shm_t, pad1), before);
+        try_words_of_extents(tables, tables + sizeof(shc_arena_party_shm_t), before);
+        try_words_of_extents(x.arena.g.words, x.arena.g.words + FUZZ_EXTENT_PAGES * sizeof(shc_a64_t), before);
+    }
+    try_words_of_extents(head, head + 16, false);
+    try_words_of_extents(head + offsetof(shc_ring_shm_t, head), head + offsetof(shc_ring_shm_t, pad1), false);
+    try_words_of_extents(data, data + 160, false);
+    fuzz_image_free(&x.image);
+    (void)close(x.dir.fd);
+}
+
 static void
 use_buffer(void)
 {
@@ -227,7 +292,8 @@ typedef struct scribbler {
     pthread_t thread;
     shc_a32_t over;
     uint64_t rng;
-    size_t from;
+    uint8_t *base;
+    size_t n;
 } scribbler_t;
 
 static void *
@@ -235,8 +301,7 @@ scribble(void *arg)
 {
     scribbler_t *s = arg;
     while (shc_a32_load_relaxed(&s->over) == 0) {
-        size_t at = s->from + t_random(&s->rng) % (FUZZ_SIZE - s->from) / 8 * 8;
-        shc_a64_t *word = (shc_a64_t *)(void *)(image.base + at);
+        shc_a64_t *word = (shc_a64_t *)(void *)(s->base + t_random(&s->rng) % s->n / 8 * 8);
         bool odd = t_random(&s->rng) % 2;
         uint64_t value = t_random(&s->rng);
         shc_a64_store_relaxed(word, odd ? fuzz_odd_value((unsigned)value, shc_a64_load_relaxed(word)) : value);
@@ -255,10 +320,16 @@ skip_under_tsan(void)
 }
 
 static void
+start_scribbler_over(scribbler_t *s, uint8_t *base, size_t n, uint64_t *seed)
+{
+    *s = (scribbler_t){.rng = t_random(seed), .base = base, .n = n};
+    CHECK_EQ(pthread_create(&s->thread, NULL, scribble, s), 0);
+}
+
+static void
 start_scribbler(scribbler_t *s, size_t from, uint64_t *seed)
 {
-    *s = (scribbler_t){.rng = t_random(seed), .from = from};
-    CHECK_EQ(pthread_create(&s->thread, NULL, scribble, s), 0);
+    start_scribbler_over(s, image.base + from, FUZZ_SIZE - from, seed);
 }
 
 static void
@@ -284,6 +355,30 @@ TEST_LIMIT(a_ring_beside_a_scribbler, 120)
         stop_scribbler(&s);
     }
     tear_down();
+}
+
+TEST_LIMIT(large_messages_beside_a_scribbler, 120)
+{
+    scribbler_t s;
+    uint64_t seed = t_seed(), rounds = t_scaled(1000);
+    skip_under_tsan();
+    x.dir.fd = t_dir_fd();
+    CHECK_OK(shc_self_init(&x.dir.self));
+    for (uint64_t round = 0; round < rounds; round++) {
+        prepare_extents();
+        const struct {
+            uint64_t from;
+            size_t n;
+        } where[] = {{RING_BODY, FUZZ_SIZE - RING_BODY},
+                     {x.table_at, sizeof(shc_arena_shm_t)},
+                     {x.arena.g.words, FUZZ_EXTENT_PAGES * sizeof(shc_a64_t)}};
+        start_scribbler_over(&s, x.image.base + where[round % 3].from, where[round % 3].n, &seed);
+        for (unsigned i = 0; i < 200; i++)
+            fuzz_extents_op(&x, (unsigned)t_random(&seed), t_random(&seed));
+        stop_scribbler(&s);
+    }
+    fuzz_image_free(&x.image);
+    (void)close(x.dir.fd);
 }
 
 TEST_LIMIT(a_buffer_beside_a_scribbler, 120)

@@ -46,6 +46,17 @@ TEST(align_up_keeps_what_is_aligned)
     CHECK_EQ(shc_align_up(12345, 1), 12345);
 }
 
+TEST(align_down_keeps_what_is_aligned)
+{
+    for (uint64_t x = 0; x < 300; x++) {
+        uint64_t y = shc_align_down(x, 64);
+        CHECK_EQ(y % 64, 0);
+        CHECK_LE(y, x);
+        CHECK_LT(x - y, 64);
+    }
+    CHECK_EQ(shc_align_down(UINT64_MAX, UINT64_C(1) << 63), UINT64_C(1) << 63);
+}
+
 TEST(checked_sums_and_products_report_a_wrap)
 {
     uint64_t out = 7;

@@ -503,6 +503,12 @@ TEST(ranges_are_not_this_bodys_business)
     CHECK_EQ(shc_os_file_set_size(f.fd, MIB), 0);
     CHECK_EQ(shc_os_file_reserve_range(f.fd, 0, 4096), -EOPNOTSUPP);
     CHECK_EQ(shc_os_file_give_back(f.fd, 0, 4096), -EOPNOTSUPP);
+    void *base;
+    CHECK_EQ(shc_os_map(f.fd, MIB, &base), 0);
+    CHECK_EQ(shc_os_growth_of(f.fd, base), SHC_OS_GROWS_NOT);
+    CHECK_EQ(shc_os_map_reserve(base, 0, 4096), -EOPNOTSUPP);
+    CHECK_EQ(shc_os_map_give_back(base, 0, 4096), -EOPNOTSUPP);
+    shc_os_unmap(base, MIB);
     scratch_close(&s);
 }
 #else
@@ -556,6 +562,188 @@ TEST(ranges_are_told_where_the_system_has_no_such_call)
     CHECK_EQ(shc_os_file_give_back(f.fd, 0, 4096), -EOPNOTSUPP);
     CHECK_EQ(info(f.fd).allocated, 0);
     scratch_close(&s);
+}
+
+/* ---- ranges by way of a mapping ---- */
+
+#define PAGE UINT64_C(4096)
+
+/* 10 MiB, of which the first page has memory. */
+typedef struct mapped {
+    scratch_t s;
+    new_file_t f;
+    uint8_t *base;
+} mapped_t;
+
+static void
+map_file(mapped_t *m)
+{
+    void *base;
+    m->f = create(&m->s);
+    CHECK_EQ(shc_os_file_set_size(m->f.fd, 10 * MIB), 0);
+    CHECK_EQ(shc_os_file_reserve_range(m->f.fd, 0, PAGE), 0);
+    CHECK_EQ(shc_os_map(m->f.fd, 10 * MIB, &base), 0);
+    m->base = base;
+}
+
+static mapped_t
+new_mapped(void)
+{
+    mapped_t m = {.s = new_scratch()};
+    map_file(&m);
+    return m;
+}
+
+/* On a file system of 1 MiB. */
+static bool
+new_small_mapped(mapped_t *m)
+{
+    if (!scratch_open_mounted(&m->s, "size=1m"))
+        return false;
+    map_file(m);
+    return true;
+}
+
+static void
+close_mapped(mapped_t *m)
+{
+    shc_os_unmap(m->base, 10 * MIB);
+    shc_os_close(m->f.fd);
+    scratch_close(&m->s);
+}
+
+static uint64_t
+allocated(const mapped_t *m)
+{
+    return info(m->f.fd).allocated;
+}
+
+TEST(a_mapped_range_is_reserved_and_given_back_and_the_rest_stays)
+{
+    mapped_t m = new_mapped();
+    CHECK_EQ(shc_os_growth_of(m.f.fd, m.base), SHC_OS_GROWS_BY_MAP);
+    CHECK_EQ(pwrite(m.f.fd, "data", 4, 2 * MIB), 4);
+    CHECK_EQ(shc_os_map_reserve(m.base, MIB, 8 * MIB), 0);
+    CHECK_EQ(shc_os_map_reserve(m.base, 2 * MIB, MIB), 0); /* again */
+    CHECK_EQ(shc_os_map_reserve(m.base, 9 * MIB, 0), 0);
+    CHECK_EQ(info(m.f.fd).size, 10 * MIB);
+    CHECK_EQ(allocated(&m), 8 * MIB + PAGE);
+    CHECK_EQ(memcmp(m.base + 2 * MIB, "data", 4), 0);
+    CHECK_EQ(shc_os_map_give_back(m.base, MIB, MIB), 0);
+    CHECK_EQ(allocated(&m), 7 * MIB + PAGE);
+    CHECK_EQ(memcmp(m.base + 2 * MIB, "data", 4), 0);
+    CHECK_EQ(shc_os_map_give_back(m.base, 0, 10 * MIB), 0);
+    CHECK_EQ(allocated(&m), 0);
+    CHECK_EQ(info(m.f.fd).size, 10 * MIB);
+    CHECK_EQ(memcmp(m.base + 2 * MIB, "\0\0\0\0", 4), 0);
+    close_mapped(&m);
+}
+
+TEST(parts_of_pages_are_reserved_as_a_whole_and_cleared_when_given_back)
+{
+    mapped_t m = new_mapped();
+    CHECK_EQ(shc_os_map_reserve(m.base, 3 * PAGE - 1, PAGE + 2), 0); /* pages 2, 3, 4 */
+    CHECK_EQ(allocated(&m), 4 * PAGE);
+    memset(m.base + 2 * PAGE, 'x', 3 * PAGE);
+    CHECK_EQ(shc_os_map_give_back(m.base, 2 * PAGE + 1, PAGE - 2), 0); /* no whole page */
+    CHECK_EQ(allocated(&m), 4 * PAGE);
+    CHECK_EQ(m.base[2 * PAGE], 'x');
+    CHECK_EQ(m.base[2 * PAGE + 1], 0);
+    CHECK_EQ(m.base[3 * PAGE - 2], 0);
+    CHECK_EQ(m.base[3 * PAGE - 1], 'x');
+    CHECK_EQ(shc_os_map_give_back(m.base, 3 * PAGE - 1, PAGE + 2), 0);
+    CHECK_EQ(allocated(&m), 3 * PAGE);
+    CHECK_EQ(m.base[3 * PAGE - 1], 0);
+    CHECK_EQ(m.base[4 * PAGE], 0);
+    CHECK_EQ(m.base[4 * PAGE + 1], 'x');
+    CHECK_EQ(shc_os_map_reserve(m.base, 10 * MIB - 1, 1), 0);
+    close_mapped(&m);
+}
+
+TEST(a_mapped_range_that_is_not_to_be_had_is_told_and_kills_nobody)
+{
+    mapped_t m;
+    if (!new_small_mapped(&m))
+        T_SKIP("needs root, to mount a file system");
+    CHECK_EQ(shc_os_growth_of(m.f.fd, m.base), SHC_OS_GROWS_BY_MAP);
+    m.base[0] = 'x';
+    CHECK_EQ(shc_os_map_reserve(m.base, MIB, 8 * MIB), -ENOSPC);
+    CHECK_EQ(allocated(&m), MIB);
+    CHECK_EQ(shc_os_map_give_back(m.base, 9 * MIB + 1, PAGE - 2), 0); /* no memory to clear it, and it reads zero */
+    CHECK_EQ(shc_os_map_give_back(m.base, MIB, 8 * MIB), 0);
+    CHECK_EQ(allocated(&m), PAGE);
+    CHECK_EQ(shc_os_map_reserve(m.base, 5 * MIB, MIB - PAGE), 0);
+    CHECK_EQ(shc_os_map_reserve(m.base, MIB, PAGE), -ENOSPC);
+    CHECK_EQ(m.base[0], 'x');
+    close_mapped(&m);
+}
+
+TEST(a_mapped_file_that_was_cut_short_is_told_and_kills_nobody)
+{
+    mapped_t m = new_mapped();
+    CHECK_EQ(shc_os_file_set_size(m.f.fd, PAGE), 0);
+    CHECK_EQ(shc_os_map_reserve(m.base, MIB, PAGE), -ENOSPC);
+    CHECK_EQ(shc_os_map_give_back(m.base, MIB + 1, PAGE), 0);
+    CHECK_EQ(shc_os_file_set_size(m.f.fd, 0), 0);
+    CHECK_EQ(shc_os_growth_of(m.f.fd, m.base), SHC_OS_GROWS_BY_FD);
+    close_mapped(&m);
+}
+
+TEST(more_than_the_memory_of_the_machine_is_not_even_tried_in_a_mapping)
+{
+    mapped_t m = new_mapped();
+    if (!fault_deny(SYS_madvise, 2, MADV_POPULATE_WRITE, EIO))
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_map_reserve(m.base, 0, 1000 * MIB * MIB), -ENOSPC);
+    CHECK_EQ(shc_os_map_reserve(m.base, 0, MIB), -EIO);
+    close_mapped(&m);
+}
+
+TEST(a_kernel_without_the_advice_takes_the_descriptor)
+{
+    mapped_t m = new_mapped();
+    if (!fault_no_growth_by_map())
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_growth_of(m.f.fd, m.base), SHC_OS_GROWS_BY_FD);
+    CHECK_EQ(shc_os_map_reserve(m.base, MIB, PAGE), -EOPNOTSUPP);
+    CHECK_EQ(shc_os_map_give_back(m.base, 0, PAGE), -EOPNOTSUPP);
+    CHECK_EQ(allocated(&m), PAGE);
+    close_mapped(&m);
+}
+
+TEST(a_kernel_that_is_short_of_something_for_ever_is_asked_again_but_not_for_ever)
+{
+    mapped_t m = new_mapped();
+    if (!fault_deny(SYS_madvise, 2, MADV_POPULATE_WRITE, EAGAIN))
+        T_SKIP("no seccomp filters here");
+    CHECK_EQ(shc_os_map_reserve(m.base, MIB, PAGE), -EAGAIN);
+    close_mapped(&m);
+}
+
+TEST(a_file_system_that_is_not_in_memory_takes_the_descriptor)
+{
+    mapped_t m = new_mapped();
+    int other = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    CHECK(other >= 0);
+    CHECK_EQ(shc_os_growth_of(other, m.base), SHC_OS_GROWS_BY_FD);
+    shc_os_close(other);
+    close_mapped(&m);
+}
+
+TEST(memory_that_the_process_has_locked_is_not_given_back)
+{
+    mapped_t m = new_mapped();
+    CHECK_EQ(shc_os_map_reserve(m.base, MIB, 2 * PAGE), 0);
+    m.base[MIB] = 'x';
+    if (syscall(SYS_mlock, m.base + MIB, 2 * PAGE) != 0) /* the sanitizers' mlock does nothing */
+        T_SKIP("may not lock memory");
+    CHECK_EQ(shc_os_map_give_back(m.base, MIB, 2 * PAGE), -EOPNOTSUPP);
+    CHECK_EQ(allocated(&m), 3 * PAGE);
+    CHECK_EQ(m.base[MIB], 'x');
+    CHECK_EQ(syscall(SYS_munlock, m.base + MIB, 2 * PAGE), 0);
+    CHECK_EQ(shc_os_map_give_back(m.base, MIB, 2 * PAGE), 0);
+    CHECK_EQ(allocated(&m), PAGE);
+    close_mapped(&m);
 }
 #endif
 
@@ -875,6 +1063,10 @@ one_round(const scratch_t *s)
     CHECK_EQ(shc_os_map(fd, 64 * KIB, &base), 0);
     CHECK_EQ(shc_os_dir_scan(dir, "file", count_visit, &n), 0);
     CHECK(same && n == 1);
+    if (shc_os_growth_of(fd, base) == SHC_OS_GROWS_BY_MAP) {
+        CHECK_EQ(shc_os_map_give_back(base, 0, 64 * KIB), 0);
+        CHECK_EQ(shc_os_map_reserve(base, 0, 64 * KIB), 0);
+    }
     shc_os_unmap(base, 64 * KIB);
     CHECK_EQ(shc_os_file_unlink(dir, "file"), 0);
     shc_os_close(fd);

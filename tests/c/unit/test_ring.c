@@ -1067,7 +1067,9 @@ TEST(impossible_configurations_are_refused)
 
 TEST(the_largest_payload_is_below_the_skip_mark)
 {
-    CHECK_EQ(shc_ring_payload_max(4096), 2040);
-    CHECK_EQ(shc_ring_payload_max(SHC_RING_DATA_BYTES_MAX), UINT32_C(0xfffffff0));
-    CHECK_LT(shc_ring_payload_max(SHC_RING_DATA_BYTES_MAX), SHC_RING_SKIP);
+    CHECK_EQ(shc_ring_payload_max(4096, false), 2040);
+    CHECK_EQ(shc_ring_payload_max(SHC_RING_DATA_BYTES_MAX, false), UINT32_C(0xfffffff0));
+    CHECK_LT(shc_ring_payload_max(SHC_RING_DATA_BYTES_MAX, false), SHC_RING_SKIP);
+    CHECK_EQ(shc_ring_payload_max(4096, true), 2040);
+    CHECK_EQ(shc_ring_payload_max(SHC_RING_DATA_BYTES_MAX, true), SHC_RING_INLINE_MAX);
 }

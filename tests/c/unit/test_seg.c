@@ -203,6 +203,20 @@ TEST(creating_over_a_persistent_segment_says_it_exists)
     fix_close();
 }
 
+TEST(one_that_does_not_grow_keeps_its_memory_and_no_descriptor)
+{
+    shc_seg_t second;
+    set_up();
+    CHECK_OK(attach(&second));
+    CHECK(seg.fd == -1 && second.fd == -1);
+    ((uint8_t *)shc_seg_body(&seg))[SIZE] = 42;
+    CHECK_OK(shc_seg_reserve(&second, second.id.body_offset, SIZE));
+    CHECK_EQ(shc_seg_give_back(&second, second.id.body_offset + SIZE, 1), -EOPNOTSUPP);
+    CHECK_EQ(((uint8_t *)shc_seg_body(&seg))[SIZE], 42);
+    leave(&second);
+    tear_down();
+}
+
 /* ---- attaching ---- */
 
 TEST(attaching_finds_the_creators_segment)
