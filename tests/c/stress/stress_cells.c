@@ -365,7 +365,7 @@ run(stress_kind_t kind, bool share_handle)
 {
     uint64_t seed = t_seed();
     stress_party_t parties[PARTIES];
-    set_up(t_scaled(100000), t_random(&seed));
+    set_up(t_scaled(60000), t_random(&seed));
     for (unsigned i = 0; i < PARTIES; i++)
         parties[i] = (stress_party_t){.role = work, .arg = share_handle ? &shared : NULL};
     stress_run(parties, PARTIES, kind, &seed);
