@@ -476,7 +476,7 @@ def files_of_kind(stem):
 
 
 # Parts of the core that structures stand on and that are tested as much as one, though they are no kind of object.
-MODULES = {"seg/shc_arena": "arena"}
+MODULES = {"seg/shc_arena": "arena", "ds/shc_cells": "cells"}
 
 
 def files_of_module(path, stem):

@@ -1,6 +1,7 @@
 #include "tool/shc_dump.h"
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_cells_shm.h"
 #include "ds/shc_objects.h"
 #include "ds/shc_pool.h"
 #include "ds/shc_ring.h"
@@ -24,6 +25,8 @@ ROWS(buffer, SHC_BUFFER_LAYOUT, shc_buffer_shm_t)
 ROWS(ring, SHC_RING_LAYOUT, shc_ring_shm_t)
 ROWS(pool, SHC_POOL_LAYOUT, shc_pool_shm_t)
 ROWS(pool_place, SHC_POOL_PLACE_LAYOUT, shc_pool_place_shm_t)
+ROWS(cells, SHC_CELLS_LAYOUT, shc_cells_shm_t)
+ROWS(cells_entry, SHC_CELLS_ENTRY_LAYOUT, shc_cells_entry_shm_t)
 ROWS(objects, SHC_OBJECTS_LAYOUT, shc_objects_shm_t)
 ROWS(objects_slot, SHC_OBJECTS_SLOT_LAYOUT, shc_objects_slot_shm_t)
 
@@ -40,6 +43,8 @@ static const shc_layout_table_t tables[] = {
     TABLE(ring, shc_ring_shm_t, "ds/shc_ring_shm.h"),
     TABLE(pool, shc_pool_shm_t, "ds/shc_pool_shm.h"),
     TABLE(pool_place, shc_pool_place_shm_t, "ds/shc_pool_shm.h"),
+    TABLE(cells, shc_cells_shm_t, "ds/shc_cells_shm.h"),
+    TABLE(cells_entry, shc_cells_entry_shm_t, "ds/shc_cells_shm.h"),
     TABLE(objects, shc_objects_shm_t, "ds/shc_objects_shm.h"),
     TABLE(objects_slot, shc_objects_slot_shm_t, "ds/shc_objects_shm.h"),
 };

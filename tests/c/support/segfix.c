@@ -148,6 +148,62 @@ fix_arena_open(shc_arena_t *arena, shc_seg_t *seg)
     shc_arena_open(arena, seg, &g);
 }
 
+/* ---- the cell ring by itself ---- */
+
+static int
+cells_validate(const shc_seg_id_t *id)
+{
+    shc_cells_geometry_t g;
+    int r = shc_cells_from_config(id->config, &g);
+    return r == 0 && g.size == id->body_size ? 0 : SHC_E_CORRUPT;
+}
+
+static void
+cells_sweep(void *arg, uint32_t index, uint32_t generation)
+{
+    shc_cells_t c;
+    (void)generation;
+    fix_cells_open(&c, arg);
+    shc_cells_sweep(&c, index);
+}
+
+static const shc_layout_row_t fix_cells_rows[] = {SHC_CELLS_LAYOUT(SHC_LAYOUT_ROW, shc_cells_shm_t) /* */
+                                                  SHC_CELLS_ENTRY_LAYOUT(SHC_LAYOUT_ROW, shc_cells_entry_shm_t)};
+
+const shc_seg_spec_t fix_cells_spec = {.kind = FIX_KIND_CELLS,
+                                       .rows = fix_cells_rows,
+                                       .row_count = SHC_ARRAY_SIZE(fix_cells_rows),
+                                       .body_align = SHC_HOT_PAD,
+                                       .sweep = cells_sweep,
+                                       .validate = cells_validate};
+
+shc_seg_create_args_t
+fix_cells_args(uint64_t capacity, uint64_t entries, uint64_t cells, uint32_t participants)
+{
+    shc_cells_geometry_t g = {.capacity = capacity, .entries = entries, .cells = cells};
+    shc_seg_create_args_t args = {.participants = participants, .mode = 0600};
+    CHECK_OK(shc_cells_lay_out(&g));
+    args.body_size = g.size;
+    shc_cells_to_config(&g, args.config);
+    return args;
+}
+
+void
+fix_cells_init(shc_seg_t *seg)
+{
+    shc_cells_geometry_t g;
+    CHECK_OK(shc_cells_from_config(seg->id.config, &g));
+    shc_cells_init(shc_seg_body(seg), &g);
+}
+
+void
+fix_cells_open(shc_cells_t *c, const shc_seg_t *seg)
+{
+    shc_cells_geometry_t g;
+    CHECK_OK(shc_cells_from_config(seg->id.config, &g));
+    shc_cells_open(c, seg, shc_seg_body(seg), &g, FIX_CELLS_HOLDS);
+}
+
 int
 fix_create_with(const char *file, const shc_seg_spec_t *spec, const shc_seg_create_args_t *args, shc_seg_t *seg)
 {
@@ -155,6 +211,7 @@ fix_create_with(const char *file, const shc_seg_spec_t *spec, const shc_seg_crea
                                 : spec == &shc_objects_spec ? shc_objects_init
                                 : spec == &shc_pool_spec    ? shc_pool_init
                                 : spec == &fix_arena_spec   ? fix_arena_init
+                                : spec == &fix_cells_spec   ? fix_cells_init
                                                             : shc_buffer_init;
     return shc_seg_create(fix.dir_fd, file, &fix.self, spec, args, init, seg);
 }

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "ds/shc_buffer.h"
+#include "ds/shc_cells.h"
 #include "ds/shc_objects.h"
 #include "ds/shc_pool.h"
 #include "ds/shc_ring_extent.h"
@@ -45,6 +46,15 @@ shc_seg_create_args_t fix_arena_args(shc_arena_geometry_t *g, uint32_t participa
 void fix_arena_geometry(const shc_seg_t *seg, shc_arena_geometry_t *g);
 void fix_arena_init(shc_seg_t *seg);
 void fix_arena_open(shc_arena_t *arena, shc_seg_t *seg);
+
+/* A segment whose body is a cell ring and nothing else: another kind for tests only. Its config words are the
+ * ring's. */
+#define FIX_KIND_CELLS 0xfffffffdu
+#define FIX_CELLS_HOLDS 8u
+extern const shc_seg_spec_t fix_cells_spec;
+shc_seg_create_args_t fix_cells_args(uint64_t capacity, uint64_t entries, uint64_t cells, uint32_t participants);
+void fix_cells_init(shc_seg_t *seg);
+void fix_cells_open(shc_cells_t *c, const shc_seg_t *seg);
 
 int fix_create_buffer(const char *file, uint64_t size, shc_seg_t *seg);
 int fix_create_ring(const char *file, uint64_t capacity, uint64_t data_bytes, shc_seg_t *seg);
