@@ -8,6 +8,7 @@
 static const shc_layout_row_t pool_rows[] = {SHC_POOL_LAYOUT(SHC_LAYOUT_ROW, shc_pool_shm_t)             /* */
                                              SHC_POOL_PLACE_LAYOUT(SHC_LAYOUT_ROW, shc_pool_place_shm_t) /* */
                                              SHC_ARENA_LAYOUT(SHC_LAYOUT_ROW, shc_arena_shm_t)           /* */
+                                             SHC_ARENA_MAP_LAYOUT(SHC_LAYOUT_ROW, shc_arena_map_shm_t)   /* */
                                              SHC_ARENA_PARTY_LAYOUT(SHC_LAYOUT_ROW, shc_arena_party_shm_t)};
 
 /* ---- geometry ---- */
@@ -415,12 +416,13 @@ shc_pool_names(shc_pool_t *pool, uint32_t index, uint32_t generation)
     return named;
 }
 
+/* What a place refers to is settled in several steps: it is looked at when nobody moves buffers. */
 static int
 check_segment(shc_seg_t *seg, bool at_rest)
 {
     shc_pool_t pool;
     shc_pool_open(&pool, seg);
-    return shc_pool_check(&pool) == 0 ? 0 : at_rest ? SHC_E_CORRUPT : SHC_AGAIN;
+    return at_rest ? shc_pool_check(&pool) : shc_arena_inspect(&pool.arena, false);
 }
 
 const shc_seg_spec_t shc_pool_spec = {

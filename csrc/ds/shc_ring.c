@@ -5,7 +5,10 @@
 #include "base/shc_math.h"
 #include "ds/shc_ring_extent.h"
 
-static const shc_layout_row_t ring_rows[] = {SHC_RING_LAYOUT(SHC_LAYOUT_ROW, shc_ring_shm_t)};
+static const shc_layout_row_t ring_rows[] = {SHC_RING_LAYOUT(SHC_LAYOUT_ROW, shc_ring_shm_t)           /* */
+                                             SHC_ARENA_LAYOUT(SHC_LAYOUT_ROW, shc_arena_shm_t)         /* */
+                                             SHC_ARENA_MAP_LAYOUT(SHC_LAYOUT_ROW, shc_arena_map_shm_t) /* */
+                                             SHC_ARENA_PARTY_LAYOUT(SHC_LAYOUT_ROW, shc_arena_party_shm_t)};
 
 /* ---- geometry and cursors ---- */
 
@@ -555,7 +558,7 @@ check_extents(shc_seg_t *seg, bool at_rest)
 {
     shc_arena_t arena;
     shc_ring_extents_open(&arena, seg);
-    return shc_arena_check(&arena) == 0 ? 0 : at_rest ? SHC_E_CORRUPT : SHC_AGAIN;
+    return shc_arena_inspect(&arena, at_rest);
 }
 
 /* What was found in the ring while no cursor moved is nobody's work in progress. */

@@ -476,6 +476,9 @@ SHC_MUST_USE int shc_arena_holdings(shc_arena_t *arena, shc_arena_holding_t *out
 /* Read-only walk over everything: 0 or SHC_E_CORRUPT. Nobody may be at work; the dead may have left things. */
 SHC_MUST_USE int shc_arena_check(shc_arena_t *arena);
 
+/* For a kind's check: that, or, while others may be at work, whether there is what none of them ever writes. */
+SHC_MUST_USE int shc_arena_inspect(shc_arena_t *arena, bool at_rest);
+
 /* Whether any word names participant `index` as its owner or holder. */
 bool shc_arena_names(shc_arena_t *arena, uint32_t index);
 

@@ -424,6 +424,13 @@ shc_arena_check(shc_arena_t *a)
     return 0;
 }
 
+int
+shc_arena_inspect(shc_arena_t *a, bool at_rest)
+{
+    shc_arena_stats_t unused;
+    return at_rest ? shc_arena_check(a) : shc_arena_stats(a, &unused);
+}
+
 /* ---- who is named ---- */
 
 static bool
