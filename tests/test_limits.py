@@ -79,7 +79,7 @@ def test_objects_until_the_file_system_is_full(mounted):
                 while True:
                     made.append(kind())
             assert caught.value.errno == errno.ENOSPC
-            assert len(made) >= 20
+            assert len(made) >= 15
             assert len(list(folder.iterdir())) == len(made)
             made.pop().close()
             kind().close()
