@@ -24,12 +24,15 @@ from shmcomm import (
     Block,
     BufferPool,
     CorruptedError,
+    Full,
     LayoutError,
     MemoryPool,
+    MessageTooLargeError,
     NotEncodableError,
     PoolStats,
     RingBufferChannel,
     SharedObject,
+    ShutDown,
     SizeClassInfo,
     _core,
 )
@@ -525,6 +528,57 @@ def test_cleanup_takes_parcels_back_when_told(pool):
     for opening in (lambda: Block.attach(handle), lambda: pickle.loads(pickled)):
         with pytest.raises(ValueError, match="the block of .* is gone: whoever sent it has taken it back or ended"):
             opening()
+
+
+def test_peeking_at_a_block_leaves_it_where_it_is(pool):
+    with RingBufferChannel(4) as channel:
+        block = pool.allocate(1000)
+        memoryview(block)[:5] = b"hello"
+        channel.send([block])
+        block.release()
+        for _ in range(2):
+            (seen,) = channel.peek()
+            assert bytes(memoryview(seen)[:5]) == b"hello"
+            seen.release()
+        (taken,) = channel.receive()
+        assert bytes(memoryview(taken)[:5]) == b"hello"
+        taken.release()
+    assert pool.total_allocated == 0
+    assert pool.stats().parcels == 0
+
+
+def test_what_could_not_be_sent_keeps_no_block(pool):
+    with RingBufferChannel(2, buffer_size=4096) as channel, pool.allocate(1000) as block:
+        for message in ([block, lambda: 0], [block, bytes(10_000)], {"a": block, "b": block, "c": lambda: 0}):
+            for send in (channel.send, channel.try_send, lambda m: channel.send_batch([m])):
+                with pytest.raises((NotEncodableError, MessageTooLargeError)):
+                    send(message)
+        channel.send(1)
+        channel.send([block])
+        assert pool.stats().parcels == 1
+        for _ in range(3):
+            assert not channel.try_send([block])
+            with pytest.raises(Full):
+                channel.send([block], timeout=0)
+        assert pool.stats().parcels == 1
+        channel.receive()
+        channel.receive()[0].release()
+        channel.shutdown()
+        with pytest.raises(ShutDown):
+            channel.send([block])
+        assert pool.stats().parcels == 0
+
+
+def test_the_shelf_gives_way_when_memory_is_short():
+    """Buffers of many sizes, none of them in use, keep nobody from getting one of another size."""
+    with BufferPool(1000, max_size=4 << 20, cleanup_interval=None) as buffers:
+        for i in range(100):
+            buffers.get_buffer(200_000 + i).release()
+        assert 1 <= buffers.total_buffers < 100
+        kept = buffers.get_buffer(3 << 20)
+        with pytest.raises(MemoryError, match="is full"):
+            buffers.get_buffer(2 << 20)
+        kept.release()
 
 
 def pool_threads():

@@ -44,27 +44,37 @@ parse_size(const pyshc_handle_t *h, PyObject *arg, uint64_t *size)
     return pyshc_parse_integer(arg, "size", 1, most, size);
 }
 
-/* 0 or why there is no block. The lock is held before, and not after. */
+/* 0 or why there is no block. */
+static SHC_ALWAYS_INLINE int
+take_memory(pyshc_shared_t *shared, uint64_t size, bool shelved, shc_ref_t *ref)
+{
+    int r = shelved ? shc_pool_unshelve(shared->pool, size, ref) : SHC_EMPTY;
+    return r == SHC_EMPTY ? shc_arena_allocate(&shared->pool->arena, size, ref) : r;
+}
+
+/* The lock is held before, and not after. */
 static SHC_ALWAYS_INLINE int
 find_memory(pyshc_shared_t *shared, uint64_t size, bool shelved, shc_ref_t *ref)
 {
-    int r = shelved ? shc_pool_unshelve(shared->pool, size, ref) : SHC_EMPTY;
-    if (r == SHC_EMPTY)
-        r = shc_arena_allocate(&shared->pool->arena, size, ref);
+    int r = take_memory(shared, size, shelved, ref);
     pyshc_pool_unlock(shared);
     return r;
 }
 
-/* The same while other threads run; with `reaping`, what dead processes held is taken back first. */
+/* The same while other threads run. With `hard`, what dead processes held is taken back first; and rather than there be
+ * no memory, the shelf is emptied. */
 static SHC_NOINLINE int
-find_memory_detached(pyshc_shared_t *shared, uint64_t size, bool shelved, shc_ref_t *ref, bool reaping)
+find_memory_detached(pyshc_shared_t *shared, uint64_t size, bool shelved, shc_ref_t *ref, bool hard)
 {
     int r;
     Py_BEGIN_ALLOW_THREADS
     {
-        if (reaping)
+        if (hard)
             (void)shc_seg_reap_participants(&shared->seg);
-        r = find_memory(shared, size, shelved, ref);
+        r = take_memory(shared, size, shelved, ref);
+        if (r != 0 && hard && shelved && shc_pool_clear(shared->pool) != 0)
+            r = take_memory(shared, size, shelved, ref);
+        pyshc_pool_unlock(shared);
     }
     Py_END_ALLOW_THREADS return r;
 }
@@ -518,6 +528,10 @@ block_reduce(PyObject *self, PyObject *Py_UNUSED(unused))
     PyObject *attach = address != NULL ? PyObject_GetAttrString((PyObject *)Py_TYPE(self), "attach") : NULL;
     if (attach != NULL)
         result = Py_BuildValue("O(O)", attach, address);
+    if (result != NULL && !pyshc_pickle_note_posted(address)) {
+        pyshc_block_unpost(((block_t *)self)->hold.handle->st, address);
+        Py_CLEAR(result);
+    }
     Py_XDECREF(attach);
     Py_XDECREF(address);
     return result;
@@ -560,6 +574,24 @@ find_pool(pyshc_state_t *st, const address_t *a)
     return NULL;
 }
 
+void
+pyshc_block_unpost(pyshc_state_t *st, PyObject *handle)
+{
+    PyObject *error = pyshc_error_take();
+    address_t a;
+    pyshc_handle_t *h = read_address(handle, &a) ? pyshc_handle_find(st, &pyshc_pool_kind, a.key) : NULL;
+    if (h != NULL && pyshc_handle_pin(h)) {
+        if (pyshc_pool_lock(h)) {
+            (void)!shc_arena_unpost(&h->shared->pool->arena, a.ref, a.ticket);
+            pyshc_pool_unlock(h->shared);
+        }
+        pyshc_handle_unpin(h);
+    }
+    Py_XDECREF(h);
+    PyErr_Clear(); /* a pool that is closed holds nothing */
+    pyshc_error_restore(error);
+}
+
 /* The lock is held. */
 static int
 collect(pyshc_handle_t *h, block_t *b, const address_t *a)
@@ -568,7 +600,8 @@ collect(pyshc_handle_t *h, block_t *b, const address_t *a)
     void *memory;
     uint64_t room;
     uint32_t record;
-    int r = shc_arena_collect(arena, a->ref, a->ticket, &record);
+    int r = pyshc_incoming_is_peek() ? shc_arena_hold(arena, a->ref, &record)
+                                     : shc_arena_collect(arena, a->ref, a->ticket, &record);
     if (r != 0)
         return r;
     r = shc_arena_resolve(arena, a->ref, &memory, &room);
@@ -645,12 +678,12 @@ PyDoc_STRVAR(
     block_doc,
     "Memory of a MemoryPool or BufferPool: a writable buffer (memoryview(block), numpy.frombuffer(block)).\n\n"
     "It is free again after release(), at the end of a `with` block, or when it is dropped with all its views. "
-    "Pickled, "
-    "and sent\n"
-    "through any channel, queue or pipe, it arrives as the same memory, and is free when the last of its holders lets "
-    "go; the sender\n"
-    "may let go right after sending. What nobody opens is in use until the sender ends or calls "
-    "cleanup(parcels=True).\n\n"
+    "Sent through a channel or\n"
+    "pipe (or whatever pickles at once: multiprocessing.Queue and executors do so later), it arrives as the same "
+    "memory, and is free when\n"
+    "the last of its holders lets go; the sender may let go right after sending, but has to keep its pool open until "
+    "it has arrived. What\n"
+    "nobody opens is in use until the sender closes the pool, ends, or calls cleanup(parcels=True).\n\n"
     "Nothing here locks: processes that write the same bytes at once get a mixture.");
 
 PyDoc_STRVAR(release_doc,

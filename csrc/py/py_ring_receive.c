@@ -193,7 +193,9 @@ receive_once(receive_op_t *op, uint64_t deadline_ns, PyObject **result)
     op->result = NULL;
     int r = pyshc_wait(&op->base, deadline_ns);
     if (r == 0)
-        *result = op->result != NULL ? op->result : pyshc_incoming_finish(&op->in);
+        *result = op->result != NULL ? op->result
+                  : op->peek         ? pyshc_incoming_peek(&op->in)
+                                     : pyshc_incoming_finish(&op->in);
     Py_CLEAR(op->lease);
     return r == 0 && *result == NULL ? PYSHC_RAISED : r;
 }
@@ -525,8 +527,8 @@ pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     int r = receive_all(h, &batch, (Py_ssize_t)count, deadline_ns);
     if (r != 0) {
         pyshc_ring_raise(h, r);
-        if (batch_size(&batch) > 0)
-            pyshc_error_note("received", Py_NewRef(batch.list)); /* or it would be lost */
+        if (r != SHC_EMPTY && r != SHC_SHUTDOWN)
+            pyshc_error_note("received", batch.list != NULL ? Py_NewRef(batch.list) : PyList_New(0));
         Py_CLEAR(batch.list);
     }
     pyshc_handle_unpin(h);

@@ -248,7 +248,10 @@ send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
     }
     if (SHC_UNLIKELY(pyshc_ring_is_about_size(r)))
         r = refuse_size(h, r, &out);
-    pyshc_outgoing_clear(&out);
+    if (SHC_LIKELY(r == 0))
+        pyshc_outgoing_clear(&out);
+    else
+        pyshc_outgoing_abandon(&out);
     return r;
 }
 

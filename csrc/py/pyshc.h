@@ -114,5 +114,7 @@ extern PyMethodDef pyshc_tool_methods[];
 
 /* Frees what is kept for the next Blocks. */
 void pyshc_block_free_spare(pyshc_state_t *st);
+/* Takes back what was posted for a message that will not be sent. `handle` is what stands in the pickle. */
+void pyshc_block_unpost(pyshc_state_t *st, PyObject *handle);
 
 #endif

@@ -266,6 +266,7 @@ pyshc_outgoing_prepare(pyshc_state_t *st, const pyshc_codec_t *codec, PyObject *
     out->has_view = false;
     out->stream = NULL;
     out->buffers = NULL;
+    out->posted = NULL;
     out->culprit = NULL;
     out->reason = NULL;
     out->limit = UINT32_MAX;
@@ -277,7 +278,7 @@ pyshc_outgoing_prepare(pyshc_state_t *st, const pyshc_codec_t *codec, PyObject *
     else if (codec->kind == PYSHC_CODEC_PICKLE)
         r = pyshc_pickle_dump(out);
     if (r != 0)
-        pyshc_outgoing_clear(out);
+        pyshc_outgoing_abandon(out);
     return r;
 }
 
@@ -297,7 +298,17 @@ pyshc_outgoing_clear(pyshc_outgoing_t *out)
     }
     Py_CLEAR(out->stream);
     Py_CLEAR(out->buffers);
+    Py_CLEAR(out->posted);
     Py_CLEAR(out->culprit);
+}
+
+void
+pyshc_outgoing_abandon(pyshc_outgoing_t *out)
+{
+    Py_ssize_t n = out->posted != NULL ? PyList_GET_SIZE(out->posted) : 0;
+    for (Py_ssize_t i = 0; i < n; i++)
+        pyshc_block_unpost(out->st, PyList_GET_ITEM(out->posted, i));
+    pyshc_outgoing_clear(out);
 }
 
 static int
@@ -530,6 +541,24 @@ pyshc_incoming_finish(pyshc_incoming_t *in)
     return value;
 }
 
+static _Thread_local bool is_peek;
+
+PyObject *
+pyshc_incoming_peek(pyshc_incoming_t *in)
+{
+    bool before = is_peek;
+    is_peek = true;
+    PyObject *value = pyshc_incoming_finish(in);
+    is_peek = before;
+    return value;
+}
+
+bool
+pyshc_incoming_is_peek(void)
+{
+    return is_peek;
+}
+
 void
 pyshc_incoming_clear(pyshc_incoming_t *in)
 {
@@ -568,7 +597,10 @@ pyshc_codec_dump(pyshc_state_t *st, const pyshc_codec_t *codec, PyObject *obj, u
     if (pyshc_outgoing_prepare(st, codec, obj, &out) != 0)
         return NULL;
     PyObject *bytes = write_to_bytes(&out, tag);
-    pyshc_outgoing_clear(&out);
+    if (bytes == NULL)
+        pyshc_outgoing_abandon(&out);
+    else
+        pyshc_outgoing_clear(&out);
     return bytes;
 }
 

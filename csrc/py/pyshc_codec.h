@@ -140,6 +140,7 @@ typedef struct pyshc_outgoing {
     Py_buffer view;        /* RAW: of obj; CUSTOM: of what dumps() returned */
     PyObject *stream;      /* PICKLE */
     PyObject *buffers;     /* PICKLE: list of PickleBuffer */
+    PyObject *posted;      /* PICKLE: list of handles of the blocks of memory that travel with it, or NULL */
     PyTypeObject *culprit; /* of the value that is not native */
     const char *reason;
     uint64_t limit; /* size() need not count further: longest payload that can be sent at all */
@@ -156,6 +157,11 @@ void pyshc_outgoing_refuse(const pyshc_outgoing_t *out, const char *who, PyObjec
  * take too long to say. */
 uint64_t pyshc_outgoing_full_size(pyshc_outgoing_t *out, bool *exact);
 void pyshc_outgoing_clear(pyshc_outgoing_t *out);
+/* The same of what was not sent: blocks of memory do not travel with it. An exception that is set stays. */
+void pyshc_outgoing_abandon(pyshc_outgoing_t *out);
+
+/* While this thread pickles a message: notes the handle of a block that was posted for it. False: MemoryError. */
+bool pyshc_pickle_note_posted(PyObject *handle);
 
 /* ---- one message in ---- */
 
@@ -171,6 +177,10 @@ typedef struct pyshc_incoming {
 SHC_MUST_USE int pyshc_incoming_read(pyshc_state_t *st, const pyshc_codec_t *codec, uint8_t tag, const uint8_t *src,
                                      size_t length, PyObject *owner, pyshc_incoming_t *in);
 PyObject *pyshc_incoming_finish(pyshc_incoming_t *in);
+/* The same of a message that stays where it is: blocks of memory in it are held, but not taken over. */
+PyObject *pyshc_incoming_peek(pyshc_incoming_t *in);
+/* Whether this thread is in there. */
+bool pyshc_incoming_is_peek(void);
 void pyshc_incoming_clear(pyshc_incoming_t *in);
 
 /* Imports NumPy; `what` says what for: 0 or PYSHC_RAISED (ImportError that names the extra). */

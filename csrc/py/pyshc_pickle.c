@@ -51,6 +51,19 @@ find_pickle(pyshc_state_t *st)
 
 /* ---- sending ---- */
 
+/* Where this thread notes what is posted for the message that it is pickling, or NULL. */
+static _Thread_local PyObject **posted;
+
+bool
+pyshc_pickle_note_posted(PyObject *handle)
+{
+    if (posted == NULL)
+        return true; /* whoever pickles it is none of ours */
+    if (*posted == NULL)
+        *posted = PyList_New(0);
+    return *posted != NULL && PyList_Append(*posted, handle) == 0;
+}
+
 /* pickle.dumps(obj, 5, buffer_callback=buffers.append) */
 static PyObject *
 call_dumps(pyshc_state_t *st, PyObject *obj, PyObject *buffers)
@@ -105,7 +118,10 @@ pyshc_pickle_dump(pyshc_outgoing_t *out)
     out->buffers = PyList_New(0);
     if (out->buffers == NULL)
         return PYSHC_RAISED;
+    PyObject **before = posted;
+    posted = &out->posted;
     out->stream = call_dumps(out->st, out->obj, out->buffers);
+    posted = before;
     if (out->stream == NULL)
         return refused(out);
     if (!PyBytes_CheckExact(out->stream)) {
