@@ -37,7 +37,10 @@ join(party_t *p, stress_party_t *stress)
     p->seg = seg;
     p->seg.epoch = 0; /* not this party yet */
     p->rng = &stress->rng;
-    CHECK_OK(shc_seg_rejoin(&p->seg));
+    int r;
+    while ((r = shc_seg_rejoin(&p->seg)) == SHC_E_PARTICIPANTS)
+        proc_sleep_us(100); /* there is one slot for each of us, and the sweeper is just at that of the dead one */
+    CHECK_OK(r);
     shc_ring_open(&p->ring, &p->seg);
     shc_ring_extents_open(&p->arena, &p->seg);
 }
