@@ -49,7 +49,8 @@ class Sub(RingBufferChannel):
     pass
 
 
-channel = RingBufferChannel(16)
+# Where memory cannot be reserved in pieces, what is large must fit in the ring.
+channel = RingBufferChannel(16, buffer_size=None if _core._os_body == "linux" else 1 << 22)
 wide = RingBufferChannel(100)
 custom = RingBufferChannel(16, codec=Custom)
 closed = RingBufferChannel(1)
