@@ -510,6 +510,11 @@ make_address(PyObject *self, bool for_handle)
                : Py_BuildValue("(OOOiKKKK)", h->name, h->namespace, h->directory, (int)pyshc_pool_is_shelf(h->shared),
                                (unsigned long long)h->shared->seg.id.key, (unsigned long long)hold->ref,
                                (unsigned long long)ticket, (unsigned long long)hold->size);
+    /* While the handle is held: another thread may release the block at any time. */
+    if (address != NULL && !for_handle && !pyshc_pickle_note_posted(address)) {
+        pyshc_block_unpost(h->st, address);
+        Py_CLEAR(address);
+    }
     pyshc_handle_unpin(h);
     Py_DECREF(h);
     return address;
@@ -528,10 +533,6 @@ block_reduce(PyObject *self, PyObject *Py_UNUSED(unused))
     PyObject *attach = address != NULL ? PyObject_GetAttrString((PyObject *)Py_TYPE(self), "attach") : NULL;
     if (attach != NULL)
         result = Py_BuildValue("O(O)", attach, address);
-    if (result != NULL && !pyshc_pickle_note_posted(address)) {
-        pyshc_block_unpost(((block_t *)self)->hold.handle->st, address);
-        Py_CLEAR(result);
-    }
     Py_XDECREF(attach);
     Py_XDECREF(address);
     return result;
