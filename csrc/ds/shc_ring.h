@@ -345,6 +345,14 @@ shc_ring_give_back(shc_ring_t *ring)
     shc_a64_store_relaxed(&shm->received, read.count);
 }
 
+/* Both, of one message. */
+static SHC_ALWAYS_INLINE void
+shc_ring_finish(shc_ring_t *ring, const shc_ring_message_t *msg)
+{
+    shc_ring_consume(ring, msg);
+    shc_ring_give_back(ring);
+}
+
 /* Forgets everything that is published and not yet taken. */
 SHC_MUST_USE int shc_ring_clear(shc_ring_t *ring);
 

@@ -35,8 +35,7 @@ bool
 shc_ring_is_gone(const shc_ring_t *ring, shc_arena_t *arena, const shc_ring_message_t *msg)
 {
     shc_extent_t extent;
-    bool inherited = (int64_t)(ring->inherited_end - ring->read.position) > 0;
-    return inherited && (msg->tag & SHC_EXTENT_TAG) != 0 && msg->length == SHC_EXTENT_DESCRIPTOR &&
+    return shc_ring_is_inherited(ring) && (msg->tag & SHC_EXTENT_TAG) != 0 && msg->length == SHC_EXTENT_DESCRIPTOR &&
            shc_extent_read(arena, msg->payload, msg->length, &extent) == SHC_E_STALE && shc_arena_is_ref(extent.ref) &&
            shc_arena_at(arena, extent.ref) != NULL;
 }
@@ -48,8 +47,7 @@ discard(shc_ring_t *ring, shc_arena_t *arena, const shc_ring_message_t *msg)
     shc_extent_t extent;
     bool is_large = (msg->tag & SHC_EXTENT_TAG) != 0 && shc_extent_read(arena, msg->payload, msg->length, &extent) == 0;
     bool is_ours = is_large && shc_arena_adopt(arena, extent.ref) == 0;
-    shc_ring_consume(ring, msg);
-    shc_ring_give_back(ring);
+    shc_ring_finish(ring, msg);
     if (is_ours)
         (void)!shc_arena_release(arena, extent.ref);
 }

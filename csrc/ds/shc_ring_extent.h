@@ -52,6 +52,13 @@ SHC_MUST_USE int shc_ring_claim_extent(shc_ring_t *ring, shc_arena_t *arena, uin
 /* Stages a message of `length` bytes in claimed memory; nothing else may have been staged since. */
 void shc_ring_stage_extent(shc_ring_t *ring, const shc_extent_t *extent, uint64_t length, uint8_t tag);
 
+/* Whether a consumer before this one may have had the message that is to be read next. */
+static inline bool
+shc_ring_is_inherited(const shc_ring_t *ring)
+{
+    return (int64_t)(ring->inherited_end - ring->read.position) > 0;
+}
+
 /* Whether a message that front gave is a large one whose memory the consumer before this one had given back when it
  * died, without having come to let the producer know: to be gone past like one that was received. */
 bool shc_ring_is_gone(const shc_ring_t *ring, shc_arena_t *arena, const shc_ring_message_t *msg);

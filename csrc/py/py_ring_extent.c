@@ -74,8 +74,7 @@ go_past_gone(pyshc_shared_t *shared, const shc_ring_message_t *msg)
     unlock(shared);
     if (!gone)
         return 0;
-    shc_ring_consume(&shared->ring, msg);
-    shc_ring_give_back(&shared->ring);
+    shc_ring_finish(&shared->ring, msg);
     shc_event_notify_one(&shared->ring.shm->space);
     return SHC_AGAIN;
 }
@@ -87,7 +86,7 @@ pyshc_ring_front(pyshc_shared_t *shared, shc_ring_message_t *msg)
     int r;
     do {
         r = shc_ring_front(&shared->ring, msg);
-        bool may_be_gone = r == 0 && ring->has_extents && (int64_t)(ring->inherited_end - ring->read.position) > 0;
+        bool may_be_gone = r == 0 && ring->has_extents && shc_ring_is_inherited(ring);
         if (SHC_UNLIKELY(may_be_gone && (msg->tag & SHC_EXTENT_TAG) != 0))
             r = go_past_gone(shared, msg);
     } while (r == SHC_AGAIN);

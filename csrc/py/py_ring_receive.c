@@ -13,13 +13,6 @@ typedef struct receive_op {
 /* ---- decoding, the end entered ---- */
 
 static void
-go_past(shc_ring_t *ring, const shc_ring_message_t *msg)
-{
-    shc_ring_consume(ring, msg);
-    shc_ring_give_back(ring);
-}
-
-static void
 keep(pyshc_shared_t *shared, pyshc_lease_t *lease, shc_ref_t extent)
 {
     lease->extent = extent;
@@ -32,7 +25,7 @@ static int
 take_inline(pyshc_shared_t *shared, const shc_ring_message_t *msg, pyshc_lease_t *lease)
 {
     if (lease == NULL) {
-        go_past(&shared->ring, msg);
+        shc_ring_finish(&shared->ring, msg);
         return 0;
     }
     int r = shc_ring_hold(&shared->ring, msg, &lease->hold);
@@ -51,7 +44,7 @@ take_large(pyshc_shared_t *shared, const shc_ring_message_t *msg, shc_ref_t exte
     int r = pyshc_ring_adopt_extent(shared, extent);
     if (r == PYSHC_RAISED)
         return r;
-    go_past(&shared->ring, msg);
+    shc_ring_finish(&shared->ring, msg);
     if (r != 0)
         return SHC_E_CORRUPT; /* a stranger wrote to the word of its memory since it was read */
     if (lease == NULL) {
@@ -156,7 +149,7 @@ receive_attempt(pyshc_operation_t *base)
     if (r == 0 && op->copy) {
         r = read_fast(h, &msg, &op->result);
         if (r == 0 && !op->peek)
-            go_past(&shared->ring, &msg);
+            shc_ring_finish(&shared->ring, &msg);
         else if (r == SHC_AGAIN)
             r = read_message(op, &msg);
     } else if (r == 0) {
@@ -236,8 +229,7 @@ receive_fast(pyshc_handle_t *h, PyObject **result, uint64_t *gained)
     if (SHC_LIKELY(r == 0))
         r = read_fast(h, &msg, result);
     if (SHC_LIKELY(r == 0)) {
-        shc_ring_consume(&shared->ring, &msg);
-        shc_ring_give_back(&shared->ring);
+        shc_ring_finish(&shared->ring, &msg);
     }
     pyshc_ring_leave_receive(shared);
     if (SHC_LIKELY(r == 0))
@@ -286,8 +278,7 @@ receive_quickly(pyshc_handle_t *h)
     if (there && msg.tag != SHC_WIRE_VALUE) /* which may have to run the collector */
         result = pyshc_fast_read(h->st, &h->codec, msg.tag, msg.payload, msg.length);
     if (SHC_LIKELY(result != NULL)) {
-        shc_ring_consume(ring, &msg);
-        shc_ring_give_back(ring);
+        shc_ring_finish(ring, &msg);
         pyshc_ring_leave_receive(shared);
         shc_event_notify_one(&ring->shm->space);
         return result;
