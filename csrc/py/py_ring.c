@@ -59,12 +59,17 @@ const pyshc_kind_t pyshc_ring_kind = {
 typedef struct ring_options {
     uint64_t capacity;    /* 0: not given */
     uint64_t buffer_size; /* 0: not given */
+    pyshc_envelope_options_t envelope;
+    uint64_t envelope_word; /* of one that is created */
 } ring_options_t;
 
 static bool
-parse_options(PyObject *capacity, PyObject *buffer_size, ring_options_t *out)
+parse_options(PyObject *capacity, PyObject *buffer_size, PyObject *const *envelope, ring_options_t *out)
 {
     out->capacity = out->buffer_size = 0;
+    out->envelope = (pyshc_envelope_options_t){envelope[0], envelope[1], envelope[2]};
+    if (!pyshc_envelope_word(&out->envelope, &out->envelope_word))
+        return false;
     if (capacity != NULL && !pyshc_parse_integer(capacity, "capacity", 1, SHC_RING_CAPACITY_MAX, &out->capacity))
         return false;
     if (buffer_size == NULL || buffer_size == Py_None)
@@ -94,7 +99,10 @@ create(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
     args.config[SHC_RING_CONFIG_CAPACITY] = options->capacity;
     args.config[SHC_RING_CONFIG_DATA_BYTES] = data_bytes;
     args.config[SHC_RING_CONFIG_CODEC] = (uint64_t)h->codec.kind;
-    return pyshc_handle_create(h, &pyshc_ring_kind, creation, &args, exists);
+    args.config[SHC_RING_CONFIG_ENVELOPE] = options->envelope_word;
+    if (!pyshc_handle_create(h, &pyshc_ring_kind, creation, &args, exists))
+        return false;
+    return h->shared == NULL || pyshc_envelope_begin(h, options->envelope_word, options->envelope.key);
 }
 
 static bool
@@ -125,8 +133,10 @@ parse_spin(pyshc_handle_t *h, PyObject *spin)
 
 PyDoc_STRVAR(
     ring_doc,
-    "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, name=None, mode=0o600, persist=False,\n"
-    "                  directory=None, max_participants=128)\n--\n\n"
+    "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, compression=None,\n"
+    "                  compression_threshold=None, encryption_key=None, name=None, mode=0o600, persist=False, "
+    "directory=None,\n"
+    "                  max_participants=128)\n--\n\n"
     "A channel from one producer process to one consumer process: a ring of bytes in shared memory, wait-free.\n\n"
     "capacity: messages it holds at most, 1 to 8388607.\n"
     "buffer_size: by default the ring has 128 bytes for each message and at least 64 KiB; what is longer than half of "
@@ -138,7 +148,10 @@ PyDoc_STRVAR(
     "messages of 1 kB at a time say buffer_size=1000 * 1032.\n"
     "codec: 'auto', 'native', 'pickle', 'raw' or an object with dumps and loads. spin: seconds to spin before "
     "sleeping, 0 to 1; None\n"
-    "learns it. name, mode, persist, directory, max_participants: see SharedObject.\n\n"
+    "learns it. compression: None, 'lz4', 'zstd' or 'zlib'; messages of compression_threshold (1024) bytes or more are "
+    "compressed if that\n"
+    "makes them smaller. encryption_key: 32 bytes, for AES-256-GCM; whoever attaches has to have it.\n"
+    "name, mode, persist, directory, max_participants: see SharedObject.\n\n"
     "An end belongs to the process that uses it first, until that process closes the channel or dies; a second one "
     "gets BusyError.\n"
     "Threads of one process share its ends.\n\n"
@@ -151,14 +164,15 @@ PyDoc_STRVAR(
 static PyObject *
 ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"capacity", "buffer_size", "codec", "spin", PYSHC_CREATION_NAMES};
-    PyObject *v[4 + PYSHC_CREATION_COUNT];
+    static const char *const names[] = {"capacity", "buffer_size",        "codec",
+                                        "spin",     PYSHC_ENVELOPE_NAMES, PYSHC_CREATION_NAMES};
+    PyObject *v[7 + PYSHC_CREATION_COUNT];
     ring_options_t options;
-    if (!pyshc_parse_tuple("RingBufferChannel", args, kwargs, names, 4 + PYSHC_CREATION_COUNT, 1, 1, v) ||
-        !parse_options(v[0], v[1], &options))
+    if (!pyshc_parse_tuple("RingBufferChannel", args, kwargs, names, 7 + PYSHC_CREATION_COUNT, 1, 1, v) ||
+        !parse_options(v[0], v[1], v + 4, &options))
         return NULL;
     pyshc_handle_t *h = pyshc_handle_new(type);
-    pyshc_creation_t creation = {v[4], v[5], v[6], v[7], v[8]};
+    pyshc_creation_t creation = {v[7], v[8], v[9], v[10], v[11]};
     if (h != NULL && !(parse_codec(h, v[2]) && parse_spin(h, v[3]) && create(h, &creation, &options, NULL)))
         Py_CLEAR(h);
     return (PyObject *)h;
@@ -174,30 +188,40 @@ adopt_codec(pyshc_handle_t *h, PyObject *codec)
     return pyshc_codec_adopt(h->st, kind, &h->codec) == 0;
 }
 
-PyDoc_STRVAR(attach_doc,
-             "attach($type, name, *, timeout=0, directory=None, codec=None, spin=None, foreign=False)\n--\n\n"
-             "Open an existing channel by name, waiting up to timeout seconds for it to appear.\n\n"
-             "codec: by default what its creator chose; if that was an object, it has to be said here, too "
-             "(ValueError). foreign=True accepts\n"
-             "an object of another user.\n"
-             "Raises FileNotFoundError; LayoutError if the name is something else; PermissionError; OSError if all "
-             "participants' slots are taken.\n\n"
-             ">>> with RingBufferChannel(8, name='jobs') as jobs, RingBufferChannel.attach('jobs') as same:\n"
-             "...     jobs.send('sweep')\n"
-             "...     same.receive()\n"
-             "'sweep'");
+PyDoc_STRVAR(
+    attach_doc,
+    "attach($type, name, *, timeout=0, directory=None, codec=None, spin=None, encryption_key=None, "
+    "foreign=False)\n--\n\n"
+    "Open an existing channel by name, waiting up to timeout seconds for it to appear.\n\n"
+    "codec: by default what its creator chose; if that was an object, it has to be said here, too "
+    "(ValueError). foreign=True accepts\n"
+    "an object of another user. encryption_key: that of its creator, if it is encrypted (ValueError); compression "
+    "is what its\n"
+    "creator chose.\n"
+    "Raises FileNotFoundError; LayoutError if the name is something else; PermissionError; OSError if all "
+    "participants' slots are taken.\n\n"
+    ">>> with RingBufferChannel(8, name='jobs') as jobs, RingBufferChannel.attach('jobs') as same:\n"
+    "...     jobs.send('sweep')\n"
+    "...     same.receive()\n"
+    "'sweep'");
+
+static uint64_t
+envelope_word(const pyshc_handle_t *h)
+{
+    return h->shared->seg.id.config[SHC_RING_CONFIG_ENVELOPE];
+}
 
 static PyObject *
 attach_with(PyTypeObject *type, PyObject *const *v, PyObject *namespace)
 {
     uint64_t deadline_ns = 0;
     bool foreign = false;
-    if ((v[1] != NULL && !pyshc_parse_timeout(v[1], &deadline_ns)) || !pyshc_parse_flag(v[5], &foreign))
+    if ((v[1] != NULL && !pyshc_parse_timeout(v[1], &deadline_ns)) || !pyshc_parse_flag(v[6], &foreign))
         return NULL;
     pyshc_handle_t *h = pyshc_handle_new(type);
     if (h != NULL && !(parse_spin(h, v[4]) &&
                        pyshc_handle_attach(h, &pyshc_ring_kind, v[0], namespace, v[2], deadline_ns, foreign, false) &&
-                       adopt_codec(h, v[3])))
+                       adopt_codec(h, v[3]) && pyshc_envelope_begin(h, envelope_word(h), v[5])))
         Py_CLEAR(h);
     return (PyObject *)h;
 }
@@ -205,9 +229,9 @@ attach_with(PyTypeObject *type, PyObject *const *v, PyObject *namespace)
 static PyObject *
 ring_attach(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"name", "timeout", "directory", "codec", "spin", "foreign"};
-    PyObject *v[6];
-    if (!pyshc_parse("attach", args, nargs, kwnames, names, 6, 1, 1, v))
+    static const char *const names[] = {"name", "timeout", "directory", "codec", "spin", "encryption_key", "foreign"};
+    PyObject *v[7];
+    if (!pyshc_parse("attach", args, nargs, kwnames, names, 7, 1, 1, v))
         return NULL;
     return attach_with((PyTypeObject *)cls, v, NULL);
 }
@@ -255,12 +279,15 @@ agrees(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
         return false;
     if (options->buffer_size != 0 && !size_agrees(h, data_bytes_for(options)))
         return false;
-    return pyshc_handle_agrees(h, creation) && codec_agrees(h, codec);
+    return pyshc_handle_agrees(h, creation) && codec_agrees(h, codec) &&
+           pyshc_envelope_agrees(h, envelope_word(h), &options->envelope) &&
+           pyshc_envelope_begin(h, envelope_word(h), options->envelope.key);
 }
 
 PyDoc_STRVAR(open_doc,
-             "open($type, name, capacity=None, *, buffer_size=None, codec=None, spin=None, mode=0o600, persist=False,\n"
-             "     directory=None, max_participants=128)\n--\n\n"
+             "open($type, name, capacity=None, *, buffer_size=None, codec=None, spin=None, compression=None,\n"
+             "     compression_threshold=None, encryption_key=None, mode=0o600, persist=False, directory=None,\n"
+             "     max_participants=128)\n--\n\n"
              "Attach to the channel of that name, or create it if there is none; of several processes that do so at "
              "once, one creates.\n\n"
              "capacity is needed to create. What is stated and the existing channel has otherwise is a LayoutError "
@@ -275,8 +302,8 @@ static bool
 open_once(pyshc_handle_t *h, PyObject *const *v, const ring_options_t *options)
 {
     bool exists = false;
-    pyshc_creation_t creation = {v[0], v[5], v[6], v[7], v[8]};
-    if (!pyshc_handle_attach(h, &pyshc_ring_kind, v[0], NULL, v[7], 0, false, true))
+    pyshc_creation_t creation = {v[0], v[8], v[9], v[10], v[11]};
+    if (!pyshc_handle_attach(h, &pyshc_ring_kind, v[0], NULL, v[10], 0, false, true))
         return false;
     if (h->shared != NULL)
         return agrees(h, &creation, options, v[3]);
@@ -290,12 +317,13 @@ open_once(pyshc_handle_t *h, PyObject *const *v, const ring_options_t *options)
 static PyObject *
 ring_open(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"name", "capacity", "buffer_size", "codec",           "spin",
-                                        "mode", "persist",  "directory",   "max_participants"};
-    PyObject *v[9];
+    static const char *const names[] = {"name",      "capacity",           "buffer_size", "codec",
+                                        "spin",      PYSHC_ENVELOPE_NAMES, "mode",        "persist",
+                                        "directory", "max_participants"};
+    PyObject *v[12];
     ring_options_t options;
-    if (!pyshc_parse("open", args, nargs, kwnames, names, 9, 2, 1, v) ||
-        !parse_options(v[1] == Py_None ? NULL : v[1], v[2], &options))
+    if (!pyshc_parse("open", args, nargs, kwnames, names, 12, 2, 1, v) ||
+        !parse_options(v[1] == Py_None ? NULL : v[1], v[2], v + 5, &options))
         return NULL;
     pyshc_handle_t *h = pyshc_handle_new((PyTypeObject *)cls);
     if (h == NULL || !parse_spin(h, v[4])) {
@@ -313,20 +341,20 @@ ring_open(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
 
 /* ---- pickling ---- */
 
-PyDoc_STRVAR(rebuild_doc,
-             "_rebuild($type, name, namespace, directory, codec, spin, /)\n--\n\nAttach as the pickled handle was.");
+PyDoc_STRVAR(rebuild_doc, "_rebuild($type, name, namespace, directory, codec, spin, encryption_key, /)\n--\n\nAttach "
+                          "as the pickled handle was.");
 
 static PyObject *
 ring_rebuild(PyObject *cls, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 5) {
-        PyErr_SetString(PyExc_TypeError, "_rebuild() takes 5 arguments");
+    if (nargs != 6) {
+        PyErr_SetString(PyExc_TypeError, "_rebuild() takes 6 arguments");
         return NULL;
     }
     PyObject *codec = pyshc_codec_restore(args[3]);
     if (codec == NULL)
         return NULL;
-    PyObject *v[6] = {args[0], NULL, args[2], codec, args[4], Py_False};
+    PyObject *v[7] = {args[0], NULL, args[2], codec, args[4], args[5], Py_False};
     PyObject *h = attach_with((PyTypeObject *)cls, v, args[1]);
     Py_DECREF(codec);
     return h;
@@ -341,9 +369,11 @@ ring_reduce(PyObject *self, PyObject *Py_UNUSED(unused))
     PyObject *rebuild = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_rebuild");
     PyObject *codec = pyshc_codec_save(&h->codec);
     PyObject *spin = h->spin_ns == UINT32_MAX ? Py_NewRef(Py_None) : PyFloat_FromDouble(h->spin_ns / 1e9);
+    PyObject *key = pyshc_envelope_save(h);
     PyObject *result = NULL;
-    if (rebuild != NULL && codec != NULL && spin != NULL)
-        result = Py_BuildValue("O(OOOOO)", rebuild, h->name, h->namespace, h->directory, codec, spin);
+    if (rebuild != NULL && codec != NULL && spin != NULL && key != NULL)
+        result = Py_BuildValue("O(OOOOOO)", rebuild, h->name, h->namespace, h->directory, codec, spin, key);
+    Py_XDECREF(key);
     Py_XDECREF(rebuild);
     Py_XDECREF(codec);
     Py_XDECREF(spin);
@@ -597,11 +627,14 @@ ring_stats_fields(pyshc_handle_t *h)
     int r = pyshc_ring_extent_stats(h->shared, &large);
     if (r != 0)
         return r == PYSHC_RAISED ? NULL : pyshc_ring_raise(h, r);
-    PyObject *participants = pyshc_participants(h->shared, holds_of);
-    if (participants == NULL)
+    PyObject *envelope = pyshc_envelope_describe(envelope_word(h));
+    PyObject *participants = envelope != NULL ? pyshc_participants(h->shared, holds_of) : NULL;
+    if (participants == NULL) {
+        Py_XDECREF(envelope);
         return NULL;
-    return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:O,s:N}", "bytes_total",
+    }
+    PyObject *fields = Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:O,s:O,s:O,s:N}", "bytes_total",
         (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
         (unsigned long long)ring->capacity, "length", (unsigned long long)length_of(h), "sent",
         (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
@@ -611,8 +644,10 @@ ring_stats_fields(pyshc_handle_t *h)
         (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "bytes_large_total",
         (unsigned long long)large.bytes_total, "bytes_large_reserved", (unsigned long long)large.bytes_backed,
         "bytes_large_used", (unsigned long long)large.bytes_used, "large_messages", (unsigned long long)large.runs,
-        "large_fragmentation", large.fragmentation, "is_shutdown", flags ? Py_True : Py_False, "participants",
-        participants);
+        "large_fragmentation", large.fragmentation, "is_shutdown", flags ? Py_True : Py_False, "compression",
+        PyTuple_GET_ITEM(envelope, 0), "encrypted", PyTuple_GET_ITEM(envelope, 1), "participants", participants);
+    Py_DECREF(envelope);
+    return fields;
 }
 
 static PyObject *

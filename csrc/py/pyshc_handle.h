@@ -13,6 +13,7 @@
 #ifndef PYSHC_HANDLE_H
 #define PYSHC_HANDLE_H
 
+#include "py/pyshc_envelope.h"
 #include "py/pyshc_shared.h"
 
 /* What a kind does when it is created, attached and closed. */
@@ -46,6 +47,7 @@ struct pyshc_handle {
     PyObject *directory;
     PyObject *foreign; /* a stdlib SharedMemory whose memory this is, or NULL */
     pyshc_codec_t codec;
+    pyshc_envelope_t envelope;
     pyshc_handle_t *next, **link; /* in the interpreter's list */
     PyObject *weakrefs;
     PyObject *known; /* free-threaded builds: a weak reference, by which who finds it in the list gets a strong one */
