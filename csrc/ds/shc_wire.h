@@ -13,7 +13,7 @@
  *     PICKLE       LEN number of buffers, u64 length of the stream, the stream; then for each buffer u64 length,
  *                  PAD, the bytes
  *     CUSTOM       what the sender's own dumps() returned
- *     SEALED PACKED   a message that was encrypted (and perhaps compressed before), or compressed, in an envelope that has
+ *     SEALED PACKED   an envelope: a message that was encrypted (and perhaps compressed before), or compressed, and
  *                  its own tag: shmcomm/_envelope.py. 0x60 .. 0x6f are kept for such.
  *
  * A nested value is its tag (one byte) and, behind it:

@@ -400,7 +400,7 @@ int
 pyshc_ring_enter_slow(pyshc_handle_t *h, int end)
 {
     pyshc_mutex_t *mutex = pyshc_ring_mutex(h->shared, end);
-    if (!pyshc_mutex_lock(mutex))
+    if (!pyshc_envelope_check(h) || !pyshc_mutex_lock(mutex))
         return PYSHC_RAISED;
     if (pyshc_handle_is_closed(h)) {
         pyshc_mutex_unlock(mutex);

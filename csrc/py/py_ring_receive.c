@@ -232,8 +232,6 @@ static int
 receive_any(pyshc_handle_t *h, uint64_t deadline_ns, bool copy, bool peek, PyObject **result)
 {
     receive_op_t op;
-    if (!pyshc_envelope_check(h))
-        return PYSHC_RAISED;
     op.base = (pyshc_operation_t){.attempt = receive_attempt,
                                   .handle = h,
                                   .would_block = SHC_EMPTY,

@@ -2,14 +2,14 @@
  * shmcomm/_envelope.py, which calls the libraries; tags in ds/shc_wire.h.
  *
  * A carrier takes this over as follows. One config word of its segment is the envelope's.
- *     creating    pyshc_envelope_word(values, &word) before; word into the config; pyshc_envelope_begin(h, word, key)
- *                 when the handle has its segment
- *     attaching   pyshc_envelope_begin(h, config word, key), after the codec is known: it changes what the fast way does
+ *     creating    pyshc_envelope_word(values, &word) before; word into the config; when the handle has its segment,
+ *                 pyshc_envelope_begin(h, word, key)
+ *     attaching   pyshc_envelope_begin(h, config word, key), after the codec is known: it changes the fast way
  *     open()      pyshc_envelope_agrees(h, config word, values)
  *     pickling    pyshc_envelope_save(h): the value to pass as key when the handle is rebuilt
  *     sending     if (h->envelope.is_on)
  *                     pyshc_wrapped_make(h, obj, message_max, &w);          runs anybody's code: no end is entered
- *                     claim w.length bytes;  pyshc_wrapped_write(&w, place, dst);   no code of users, but of the library
+ *                     claim w.length bytes;  pyshc_wrapped_write(&w, place, dst);   no code of users, but a library's
  *                     stage w.tag;  pyshc_wrapped_clear(&w, sent)
  *     receiving   if (pyshc_envelope_is_wrapped(&h->envelope, tag))
  *                     copy the payload to private bytes, with its tag and place; go past it; leave the end;
