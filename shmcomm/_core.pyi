@@ -3,7 +3,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, Protocol, Self, SupportsIndex, TypeAlias, final, overload, type_check_only
+from typing import Any, Generic, Literal, Protocol, Self, SupportsIndex, TypeAlias, final, overload, type_check_only
 
 from typing_extensions import Buffer, TypeVar, disjoint_base
 
@@ -110,6 +110,9 @@ class RingBufferChannel(SharedObject, Generic[_T]):
         buffer_size: SupportsIndex | None = None,
         codec: _Codec = "auto",
         spin: _Number = None,
+        compression: str | None = None,
+        compression_threshold: SupportsIndex | None = None,
+        encryption_key: Buffer | None = None,
         name: str | None = None,
         mode: SupportsIndex = 0o600,
         persist: bool = False,
@@ -125,6 +128,7 @@ class RingBufferChannel(SharedObject, Generic[_T]):
         directory: _Directory = None,
         codec: _Codec | None = None,
         spin: _Number = None,
+        encryption_key: Buffer | Literal[False] | None = None,
         foreign: bool = False,
     ) -> Self: ...
     @classmethod
@@ -136,13 +140,18 @@ class RingBufferChannel(SharedObject, Generic[_T]):
         buffer_size: SupportsIndex | None = None,
         codec: _Codec | None = None,
         spin: _Number = None,
+        compression: str | None = None,
+        compression_threshold: SupportsIndex | None = None,
+        encryption_key: Buffer | None = None,
         mode: SupportsIndex = 0o600,
         persist: bool = False,
         directory: _Directory = None,
         max_participants: SupportsIndex = 128,
     ) -> Self: ...
     @classmethod
-    def _rebuild(cls, name: str, namespace: str, directory: str, codec: Any, spin: _Number, /) -> Self: ...
+    def _rebuild(
+        cls, name: str, namespace: str, directory: str, codec: Any, spin: _Number, encryption_key: Any, /
+    ) -> Self: ...
     @property
     def capacity(self) -> int: ...
     @property

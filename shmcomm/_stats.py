@@ -65,6 +65,9 @@ class RingStats(_Stats):
     #: percent of what is not in use that does not lie in one piece
     large_fragmentation: int
     is_shutdown: bool
+    #: 'lz4', 'zstd', 'zlib' or None
+    compression: str | None
+    encrypted: bool
     participants: tuple[Participant, ...]
 
 

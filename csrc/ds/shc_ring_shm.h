@@ -77,6 +77,7 @@ enum {
     SHC_RING_CONFIG_DATA_BYTES = 1, /* power of two */
     SHC_RING_CONFIG_CODEC = 2,      /* what the creator chose; the binding's business */
     SHC_RING_CONFIG_ARENA = 3,      /* two words; zero: no arena */
+    SHC_RING_CONFIG_ENVELOPE = 5,   /* compression and encryption; the binding's business */
 };
 
 #define SHC_RING_CAPACITY_MAX ((UINT64_C(1) << 23) - 1)

@@ -13,7 +13,8 @@
  *     PICKLE       LEN number of buffers, u64 length of the stream, the stream; then for each buffer u64 length,
  *                  PAD, the bytes
  *     CUSTOM       what the sender's own dumps() returned
- *     0x60 .. 0x6f are kept for envelopes: a message that was compressed or encrypted, with its own tag inside
+ *     SEALED PACKED   an envelope: a message that was encrypted (and perhaps compressed before), or compressed, and
+ *                  its own tag: shmcomm/_envelope.py. 0x60 .. 0x6f are kept for such.
  *
  * A nested value is its tag (one byte) and, behind it:
  *
@@ -91,6 +92,8 @@ enum {
     SHC_WIRE_PICKLE = 33,
     SHC_WIRE_CUSTOM = 34,
     SHC_WIRE_ENVELOPE_FIRST = 96,
+    SHC_WIRE_SEALED = 96,
+    SHC_WIRE_PACKED = 97,
     SHC_WIRE_ENVELOPE_LAST = 111,
     /* nested only: the low seven bits are the length */
     SHC_WIRE_SHORT_ASCII = 128,

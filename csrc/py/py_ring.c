@@ -51,6 +51,7 @@ const pyshc_kind_t pyshc_ring_kind = {
     .bind = bind_ring,
     .wake = wake_ring,
     .codec_config = SHC_RING_CONFIG_CODEC,
+    .envelope_config = SHC_RING_CONFIG_ENVELOPE,
     .lay_out = shc_ring_lay_out,
     .make_do = make_do,
 };
@@ -58,12 +59,17 @@ const pyshc_kind_t pyshc_ring_kind = {
 typedef struct ring_options {
     uint64_t capacity;    /* 0: not given */
     uint64_t buffer_size; /* 0: not given */
+    pyshc_envelope_options_t envelope;
+    uint64_t envelope_word; /* of one that is created */
 } ring_options_t;
 
 static bool
-parse_options(PyObject *capacity, PyObject *buffer_size, ring_options_t *out)
+parse_options(PyObject *capacity, PyObject *buffer_size, PyObject *const *envelope, ring_options_t *out)
 {
     out->capacity = out->buffer_size = 0;
+    out->envelope = (pyshc_envelope_options_t){envelope[0], envelope[1], envelope[2]};
+    if (!pyshc_envelope_word(&out->envelope, &out->envelope_word))
+        return false;
     if (capacity != NULL && !pyshc_parse_integer(capacity, "capacity", 1, SHC_RING_CAPACITY_MAX, &out->capacity))
         return false;
     if (buffer_size == NULL || buffer_size == Py_None)
@@ -93,13 +99,18 @@ create(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
     args.config[SHC_RING_CONFIG_CAPACITY] = options->capacity;
     args.config[SHC_RING_CONFIG_DATA_BYTES] = data_bytes;
     args.config[SHC_RING_CONFIG_CODEC] = (uint64_t)h->codec.kind;
-    return pyshc_handle_create(h, &pyshc_ring_kind, creation, &args, exists);
+    args.config[SHC_RING_CONFIG_ENVELOPE] = options->envelope_word;
+    if (!pyshc_handle_create(h, &pyshc_ring_kind, creation, &args, exists))
+        return false;
+    return h->shared == NULL || pyshc_envelope_begin(h, options->envelope_word, options->envelope.key);
 }
 
 PyDoc_STRVAR(
     ring_doc,
-    "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, name=None, mode=0o600, persist=False,\n"
-    "                  directory=None, max_participants=128)\n--\n\n"
+    "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, compression=None,\n"
+    "                  compression_threshold=None, encryption_key=None, name=None, mode=0o600, persist=False, "
+    "directory=None,\n"
+    "                  max_participants=128)\n--\n\n"
     "A channel from one producer process to one consumer process: a ring of bytes in shared memory, wait-free.\n\n"
     "capacity: messages it holds at most, 1 to 8388607.\n"
     "buffer_size: by default the ring has 128 bytes for each message and at least 64 KiB; what is longer than half of "
@@ -111,7 +122,10 @@ PyDoc_STRVAR(
     "messages of 1 kB at a time say buffer_size=1000 * 1032.\n"
     "codec: 'auto', 'native', 'pickle', 'raw' or an object with dumps and loads. spin: seconds to spin before "
     "sleeping, 0 to 1; None\n"
-    "learns it. name, mode, persist, directory, max_participants: see SharedObject.\n\n"
+    "learns it. compression: None, 'lz4', 'zstd' or 'zlib'; messages of compression_threshold (1024) bytes or more are "
+    "compressed if that\n"
+    "makes them smaller. encryption_key: 32 bytes, for AES-256-GCM; whoever attaches has to have it.\n"
+    "name, mode, persist, directory, max_participants: see SharedObject.\n\n"
     "An end belongs to the process that uses it first, until that process closes the channel or dies; a second one "
     "gets BusyError.\n"
     "Threads of one process share its ends.\n\n"
@@ -124,32 +138,37 @@ PyDoc_STRVAR(
 static PyObject *
 ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"capacity", "buffer_size", "codec", "spin", PYSHC_CREATION_NAMES};
-    PyObject *v[4 + PYSHC_CREATION_COUNT];
+    static const char *const names[] = {"capacity", "buffer_size",        "codec",
+                                        "spin",     PYSHC_ENVELOPE_NAMES, PYSHC_CREATION_NAMES};
+    PyObject *v[7 + PYSHC_CREATION_COUNT];
     ring_options_t options;
-    if (!pyshc_parse_tuple("RingBufferChannel", args, kwargs, names, 4 + PYSHC_CREATION_COUNT, 1, 1, v) ||
-        !parse_options(v[0], v[1], &options))
+    if (!pyshc_parse_tuple("RingBufferChannel", args, kwargs, names, 7 + PYSHC_CREATION_COUNT, 1, 1, v) ||
+        !parse_options(v[0], v[1], v + 4, &options))
         return NULL;
     pyshc_handle_t *h = pyshc_handle_new(type);
-    pyshc_creation_t creation = {v[4], v[5], v[6], v[7], v[8]};
+    pyshc_creation_t creation = {v[7], v[8], v[9], v[10], v[11]};
     if (h != NULL && !(pyshc_channel_parse_codec(h, v[2]) && pyshc_channel_parse_spin(h, v[3]) &&
                        create(h, &creation, &options, NULL)))
         Py_CLEAR(h);
     return (PyObject *)h;
 }
 
-PyDoc_STRVAR(attach_doc,
-             "attach($type, name, *, timeout=0, directory=None, codec=None, spin=None, foreign=False)\n--\n\n"
-             "Open an existing channel by name, waiting up to timeout seconds for it to appear.\n\n"
-             "codec: by default what its creator chose; if that was an object, it has to be said here, too "
-             "(ValueError). foreign=True accepts\n"
-             "an object of another user.\n"
-             "Raises FileNotFoundError; LayoutError if the name is something else; PermissionError; OSError if all "
-             "participants' slots are taken.\n\n"
-             ">>> with RingBufferChannel(8, name='jobs') as jobs, RingBufferChannel.attach('jobs') as same:\n"
-             "...     jobs.send('sweep')\n"
-             "...     same.receive()\n"
-             "'sweep'");
+PyDoc_STRVAR(
+    attach_doc,
+    "attach($type, name, *, timeout=0, directory=None, codec=None, spin=None, encryption_key=None, "
+    "foreign=False)\n--\n\n"
+    "Open an existing channel by name, waiting up to timeout seconds for it to appear.\n\n"
+    "codec: by default what its creator chose; if that was an object, it has to be said here, too "
+    "(ValueError). foreign=True accepts\n"
+    "an object of another user. encryption_key: that of its creator, if it is encrypted (ValueError); compression "
+    "is what its\n"
+    "creator chose.\n"
+    "Raises FileNotFoundError; LayoutError if the name is something else; PermissionError; OSError if all "
+    "participants' slots are taken.\n\n"
+    ">>> with RingBufferChannel(8, name='jobs') as jobs, RingBufferChannel.attach('jobs') as same:\n"
+    "...     jobs.send('sweep')\n"
+    "...     same.receive()\n"
+    "'sweep'");
 
 static PyObject *
 ring_attach(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -178,12 +197,13 @@ agrees(pyshc_handle_t *h, const pyshc_opening_t *opening)
         return false;
     if (options->buffer_size != 0 && !size_agrees(h, data_bytes_for(options)))
         return false;
-    return pyshc_handle_agrees(h, &opening->creation) && pyshc_channel_codec_agrees(h, opening->codec);
+    return pyshc_channel_agrees(h, opening);
 }
 
 PyDoc_STRVAR(open_doc,
-             "open($type, name, capacity=None, *, buffer_size=None, codec=None, spin=None, mode=0o600, persist=False,\n"
-             "     directory=None, max_participants=128)\n--\n\n"
+             "open($type, name, capacity=None, *, buffer_size=None, codec=None, spin=None, compression=None,\n"
+             "     compression_threshold=None, encryption_key=None, mode=0o600, persist=False, directory=None,\n"
+             "     max_participants=128)\n--\n\n"
              "Attach to the channel of that name, or create it if there is none; of several processes that do so at "
              "once, one creates.\n\n"
              "capacity is needed to create. What is stated and the existing channel has otherwise is a LayoutError "
@@ -212,15 +232,17 @@ has_capacity(const pyshc_opening_t *opening)
 static PyObject *
 ring_open(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"name", "capacity", "buffer_size", "codec",           "spin",
-                                        "mode", "persist",  "directory",   "max_participants"};
-    PyObject *v[9];
+    static const char *const names[] = {"name",      "capacity",           "buffer_size", "codec",
+                                        "spin",      PYSHC_ENVELOPE_NAMES, "mode",        "persist",
+                                        "directory", "max_participants"};
+    PyObject *v[12];
     ring_options_t options;
-    if (!pyshc_parse("open", args, nargs, kwnames, names, 9, 2, 1, v) ||
-        !parse_options(v[1] == Py_None ? NULL : v[1], v[2], &options))
+    if (!pyshc_parse("open", args, nargs, kwnames, names, 12, 2, 1, v) ||
+        !parse_options(v[1] == Py_None ? NULL : v[1], v[2], v + 5, &options))
         return NULL;
     const pyshc_opening_t opening = {.kind = &pyshc_ring_kind,
-                                     .creation = {v[0], v[5], v[6], v[7], v[8]},
+                                     .creation = {v[0], v[8], v[9], v[10], v[11]},
+                                     .envelope = options.envelope,
                                      .codec = v[3],
                                      .spin = v[4],
                                      .options = &options,
@@ -232,8 +254,8 @@ ring_open(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
 
 /* ---- pickling ---- */
 
-PyDoc_STRVAR(rebuild_doc,
-             "_rebuild($type, name, namespace, directory, codec, spin, /)\n--\n\nAttach as the pickled handle was.");
+PyDoc_STRVAR(rebuild_doc, "_rebuild($type, name, namespace, directory, codec, spin, encryption_key, /)\n--\n\nAttach "
+                          "as the pickled handle was.");
 
 static PyObject *
 ring_rebuild(PyObject *cls, PyObject *const *args, Py_ssize_t nargs)
@@ -260,7 +282,7 @@ int
 pyshc_ring_enter_slow(pyshc_handle_t *h, int end)
 {
     pyshc_mutex_t *mutex = pyshc_ring_mutex(h->shared, end);
-    if (!pyshc_mutex_lock(mutex))
+    if (!pyshc_envelope_check(h) || !pyshc_mutex_lock(mutex))
         return PYSHC_RAISED;
     if (pyshc_handle_is_closed(h)) {
         pyshc_mutex_unlock(mutex);
@@ -465,11 +487,14 @@ ring_stats_fields(pyshc_handle_t *h)
     int r = pyshc_ring_extent_stats(h->shared, &large);
     if (r != 0)
         return r == PYSHC_RAISED ? NULL : pyshc_channel_raise(h, r);
-    PyObject *participants = pyshc_participants(h->shared, holds_of);
-    if (participants == NULL)
+    PyObject *envelope = pyshc_envelope_describe(pyshc_channel_envelope_word(h));
+    PyObject *participants = envelope != NULL ? pyshc_participants(h->shared, holds_of) : NULL;
+    if (participants == NULL) {
+        Py_XDECREF(envelope);
         return NULL;
-    return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:O,s:N}", "bytes_total",
+    }
+    PyObject *fields = Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:O,s:O,s:O,s:N}", "bytes_total",
         (unsigned long long)ring->units << 3, "bytes_used", (unsigned long long)bytes, "capacity",
         (unsigned long long)ring->capacity, "length", (unsigned long long)length_of(h), "sent",
         (unsigned long long)shc_a64_load_relaxed(&shm->sent), "received",
@@ -479,8 +504,10 @@ ring_stats_fields(pyshc_handle_t *h)
         (unsigned long long)shc_a64_load_relaxed(&shm->consumer_deaths), "bytes_large_total",
         (unsigned long long)large.bytes_total, "bytes_large_reserved", (unsigned long long)large.bytes_backed,
         "bytes_large_used", (unsigned long long)large.bytes_used, "large_messages", (unsigned long long)large.runs,
-        "large_fragmentation", large.fragmentation, "is_shutdown", flags ? Py_True : Py_False, "participants",
-        participants);
+        "large_fragmentation", large.fragmentation, "is_shutdown", flags ? Py_True : Py_False, "compression",
+        PyTuple_GET_ITEM(envelope, 0), "encrypted", PyTuple_GET_ITEM(envelope, 1), "participants", participants);
+    Py_DECREF(envelope);
+    return fields;
 }
 
 static PyObject *

@@ -104,6 +104,20 @@ pyshc_ring_is_large(const shc_ring_t *ring, uint64_t length)
     return length > ring->payload_max && ring->has_extents;
 }
 
+/* Where a message stands, for its envelope: the cursor before it. The one that was claimed last, and the next to be
+ * received. */
+static inline uint64_t
+pyshc_ring_place_to_send(const shc_ring_t *ring)
+{
+    return shc_ring_word((shc_ring_cursor_t){ring->tail.position + ring->claim_skip, ring->tail.count});
+}
+
+static inline uint64_t
+pyshc_ring_place_to_receive(const shc_ring_t *ring)
+{
+    return shc_ring_word(ring->read);
+}
+
 /* The longest message that can ever be sent. */
 static inline uint64_t
 pyshc_ring_message_max(const shc_ring_t *ring)

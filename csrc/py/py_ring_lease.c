@@ -106,6 +106,10 @@ typedef struct reservation {
     PyObject *view;         /* weak reference to what `with` handed out, memoryview or ndarray: it holds us */
     PyObject *shape;        /* reserve_array: how to make the ndarray */
     PyObject *dtype;
+    /* With a key the message is written to private memory, and encrypted into the room in the ring when it is sent. */
+    PyObject *plain; /* bytes that nobody else has, or NULL */
+    uint8_t *slot;
+    pyshc_wrapped_t wrapped; /* while it is being sent */
 } reservation_t;
 
 int
@@ -149,13 +153,27 @@ claim(reserve_op_t *op, uint64_t *room)
     return 0;
 }
 
+/* The same, and where the user writes. */
+static int
+claim_to_write(reserve_op_t *op, uint64_t *room)
+{
+    reservation_t *r = op->reservation;
+    int status = claim(op, room);
+    if (status != 0 || r->plain == NULL)
+        return status;
+    r->slot = r->payload;
+    r->payload = (uint8_t *)PyBytes_AS_STRING(r->plain);
+    *room = (uint64_t)PyBytes_GET_SIZE(r->plain);
+    return 0;
+}
+
 static int
 claim_bytes(reserve_op_t *op)
 {
     reservation_t *r = op->reservation;
     uint64_t room;
-    int status = claim(op, &room);
-    r->length = op->nbytes;
+    int status = claim_to_write(op, &room);
+    r->length = r->plain != NULL ? (size_t)PyBytes_GET_SIZE(r->plain) : op->nbytes;
     r->offset = 0;
     r->tag = SHC_WIRE_BYTES;
     return status;
@@ -166,7 +184,7 @@ claim_array(reserve_op_t *op)
 {
     reservation_t *r = op->reservation;
     uint64_t room;
-    int status = claim(op, &room);
+    int status = claim_to_write(op, &room);
     if (status != 0)
         return status;
     status = pyshc_array_begin(op->plan, r->payload, (size_t)room, &r->offset, &r->length, &r->tag);
@@ -197,6 +215,24 @@ reserve_attempt(pyshc_operation_t *base)
     return r;
 }
 
+/* Private memory for what will be encrypted, zero like that of a new segment: it may go out as it is. */
+static bool
+reserve_plain(reservation_t *r, size_t *nbytes)
+{
+    if (!r->handle->envelope.is_encrypted)
+        return true;
+    if (*nbytes > (size_t)PY_SSIZE_T_MAX - 2 * PYSHC_ENVELOPE_OVERHEAD) {
+        PyErr_NoMemory();
+        return false;
+    }
+    r->plain = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)*nbytes);
+    if (r->plain == NULL)
+        return false;
+    memset(PyBytes_AS_STRING(r->plain), 0, *nbytes);
+    *nbytes += PYSHC_ENVELOPE_OVERHEAD;
+    return true;
+}
+
 static reservation_t *
 reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t deadline_ns)
 {
@@ -205,6 +241,10 @@ reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t dea
         return NULL;
     r->handle = (pyshc_handle_t *)Py_NewRef(h);
     r->status = ABORTED; /* until it has memory */
+    if (!pyshc_envelope_check(h) || !reserve_plain(r, &nbytes)) {
+        Py_DECREF(r);
+        return NULL;
+    }
     reserve_op_t op = {.reservation = r, .plan = plan, .nbytes = nbytes};
     op.base = (pyshc_operation_t){.attempt = reserve_attempt,
                                   .handle = h,
@@ -268,30 +308,37 @@ pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     return (PyObject *)r;
 }
 
-static void
-send_claimed(const reservation_t *r, shc_ring_t *ring, size_t length)
+/* False with an exception: nothing was sent. */
+static bool
+send_claimed(reservation_t *r, shc_ring_t *ring, size_t length)
 {
+    if (r->plain != NULL) {
+        if (pyshc_wrapped_write(&r->wrapped, pyshc_ring_place_to_send(ring), r->slot) != 0)
+            return false;
+        length = r->wrapped.length;
+        r->tag = r->wrapped.tag;
+    }
     if (r->extent.ref != SHC_ARENA_NOTHING)
         shc_ring_stage_extent(ring, &r->extent, length, r->tag);
     else
         shc_ring_stage(ring, (uint32_t)length, r->tag);
     shc_ring_publish(ring);
+    return true;
 }
 
 /* Ends the reservation. In a forked child, or after the interpreter let everything go, there is nothing to publish. */
-static void
+static int
 finish(reservation_t *r, int status, size_t length)
 {
     pyshc_shared_t *shared = r->shared;
     bool ours = r->epoch == shc_self_epoch(&pyshc_self);
     r->shared = NULL;
-    r->status = status;
     if (ours) {
         /* A finaliser may come here from inside a call on this very end: then nobody else can be in it. */
         bool entered = !pyshc_mutex_is_mine(&shared->send_lock) && pyshc_mutex_lock(&shared->send_lock);
-        if (status == COMMITTED)
-            send_claimed(r, &shared->ring, length);
-        else if (r->extent.ref != SHC_ARENA_NOTHING)
+        if (status == COMMITTED && !send_claimed(r, &shared->ring, length))
+            status = ABORTED;
+        if (status == ABORTED && r->extent.ref != SHC_ARENA_NOTHING)
             pyshc_ring_release_extent(shared, r->extent.ref);
         shc_a64_store_relaxed(&shared->reserver, 0);
         if (entered)
@@ -300,8 +347,10 @@ finish(reservation_t *r, int status, size_t length)
         if (status == COMMITTED)
             shc_event_notify_one(&shared->ring.shm->items);
     }
+    r->status = status;
     /* The mapping must outlive an array that the user still has: `viewed` sees to that. */
     pyshc_shared_release(shared, ours ? 1u << SHC_RING_PRODUCER : 0);
+    return status;
 }
 
 static bool
@@ -346,13 +395,19 @@ recall_view(reservation_t *r)
 static bool
 send_reserved(reservation_t *r, size_t length)
 {
-    if (!recall_view(r) || !check_open(r)) /* Python code ran since it was last looked at */
+    if (!recall_view(r))
+        return false;
+    pyshc_wrapped_clear(&r->wrapped, true);
+    if (r->plain != NULL && pyshc_wrapped_bytes(r->handle, r->tag, r->payload, length, &r->wrapped) != 0)
+        return false;
+    if (!check_open(r)) /* Python code ran since it was last looked at */
         return false;
     bool is_late = shc_ring_shutdown_flags(&r->shared->ring) != 0;
-    finish(r, is_late ? ABORTED : COMMITTED, length);
+    int status = finish(r, is_late ? ABORTED : COMMITTED, length);
+    pyshc_wrapped_clear(&r->wrapped, true);
     if (is_late)
         pyshc_channel_raise(r->handle, SHC_SHUTDOWN);
-    return !is_late;
+    return status == COMMITTED;
 }
 
 PyDoc_STRVAR(commit_doc, "commit($self, /, nbytes=None)\n--\n\n"
@@ -406,7 +461,7 @@ give_back(reservation_t *r)
         PyErr_Clear();  /* nothing is sent, so a view that stays alive shows memory that is not a message */
     if (!check_open(r)) /* Python code ran since it was last looked at */
         return false;
-    finish(r, ABORTED, 0);
+    (void)finish(r, ABORTED, 0);
     return true;
 }
 
@@ -529,9 +584,11 @@ reservation_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (r->status == OPEN)
-        finish(r, ABORTED, 0);
+        (void)finish(r, ABORTED, 0);
     if (r->viewed != NULL)
         pyshc_shared_unexport(r->viewed);
+    pyshc_wrapped_clear(&r->wrapped, true);
+    Py_XDECREF(r->plain);
     Py_XDECREF(r->view);
     Py_XDECREF(r->shape);
     Py_XDECREF(r->dtype);

@@ -8,6 +8,9 @@ typedef struct receive_op {
     pyshc_lease_t *lease; /* copy == false: made before the end is entered */
     PyObject *result;     /* decoded while the end was entered, or NULL: finish `in` */
     pyshc_incoming_t in;
+    PyObject *wrapped; /* a message with an envelope, copied out, or NULL */
+    uint8_t tag;       /* of that, */
+    uint64_t place;    /* and where it stood */
 } receive_op_t;
 
 /* ---- decoding, the end entered ---- */
@@ -97,6 +100,23 @@ has_lease_left(const shc_ring_t *ring)
     return ring->hold_last - ring->hold_first < SHC_RING_HOLDS;
 }
 
+/* Copies a message out that is opened when the end has been left: that may take long, and runs Python code. */
+static int
+read_wrapped(receive_op_t *op, const source_t *from)
+{
+    pyshc_shared_t *shared = op->base.handle->shared;
+    op->place = pyshc_ring_place_to_receive(&shared->ring);
+    op->tag = from->tag;
+    op->wrapped = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)from->length);
+    if (op->wrapped == NULL)
+        return PYSHC_RAISED;
+    shc_racy_copy(PyBytes_AS_STRING(op->wrapped), from->payload, from->length);
+    int r = op->peek ? 0 : take(shared, from, NULL);
+    if (r != 0)
+        Py_CLEAR(op->wrapped);
+    return r;
+}
+
 /* One message that is not plain, into op. */
 static int
 read_message(receive_op_t *op, const shc_ring_message_t *msg)
@@ -106,6 +126,8 @@ read_message(receive_op_t *op, const shc_ring_message_t *msg)
     source_t from;
     if (locate(h->shared, msg, &from) != 0)
         return PYSHC_RAISED;
+    if (SHC_UNLIKELY(pyshc_envelope_is_wrapped(&h->envelope, from.tag)))
+        return read_wrapped(op, &from);
     if (lease != NULL) {
         if (from.extent == SHC_ARENA_NOTHING && !has_lease_left(&h->shared->ring))
             return SHC_E_LEASES;
@@ -177,6 +199,20 @@ on_idle(pyshc_operation_t *op)
     pyshc_ring_leave_receive(op->handle->shared);
 }
 
+static PyObject *
+finish(receive_op_t *op)
+{
+    pyshc_handle_t *h = op->base.handle;
+    if (op->result != NULL)
+        return op->result;
+    if (op->wrapped == NULL)
+        return op->peek ? pyshc_incoming_peek(&op->in) : pyshc_incoming_finish(&op->in);
+    PyObject *value = pyshc_envelope_open(h, op->tag, op->wrapped, op->place, pyshc_ring_message_max(&h->shared->ring),
+                                          op->copy, op->peek);
+    Py_CLEAR(op->wrapped);
+    return value;
+}
+
 static int
 receive_once(receive_op_t *op, uint64_t deadline_ns, PyObject **result)
 {
@@ -184,11 +220,10 @@ receive_once(receive_op_t *op, uint64_t deadline_ns, PyObject **result)
     if (!op->copy && (op->lease = pyshc_lease_new(h->st)) == NULL)
         return PYSHC_RAISED;
     op->result = NULL;
+    op->wrapped = NULL;
     int r = pyshc_wait(&op->base, deadline_ns);
     if (r == 0)
-        *result = op->result != NULL ? op->result
-                  : op->peek         ? pyshc_incoming_peek(&op->in)
-                                     : pyshc_incoming_finish(&op->in);
+        *result = finish(op);
     Py_CLEAR(op->lease);
     return r == 0 && *result == NULL ? PYSHC_RAISED : r;
 }

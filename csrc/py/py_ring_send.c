@@ -8,6 +8,7 @@
 typedef struct send_op {
     pyshc_operation_t base;
     pyshc_outgoing_t *out;
+    pyshc_wrapped_t *wrapped; /* in place of out: with an envelope */
     size_t need;
 } send_op_t;
 
@@ -136,6 +137,29 @@ stage_outgoing(pyshc_shared_t *shared, pyshc_outgoing_t *out, size_t *need)
     return r;
 }
 
+/* What has an envelope: encrypted when it is known where it will stand. The end is entered. */
+static int
+stage_wrapped(pyshc_shared_t *shared, const pyshc_wrapped_t *w)
+{
+    shc_ring_t *ring = &shared->ring;
+    shc_extent_t extent;
+    uint64_t room;
+    uint8_t *dst;
+    bool is_large = pyshc_ring_is_large(ring, w->length);
+    int r =
+        is_large ? pyshc_ring_claim_extent(shared, w->length, &extent) : shc_ring_claim(ring, w->length, &dst, &room);
+    if (r != 0)
+        return r;
+    r = pyshc_wrapped_write(w, pyshc_ring_place_to_send(ring), is_large ? extent.memory : dst);
+    if (r == 0 && is_large)
+        shc_ring_stage_extent(ring, &extent, w->length, w->tag);
+    else if (r == 0)
+        shc_ring_stage(ring, (uint32_t)w->length, w->tag);
+    else if (is_large)
+        pyshc_ring_release_extent(shared, extent.ref);
+    return r;
+}
+
 static int
 send_attempt(pyshc_operation_t *base)
 {
@@ -147,7 +171,7 @@ send_attempt(pyshc_operation_t *base)
     uint64_t seen = h->shared->ring.send_watch.seen;
     r = pyshc_ring_check_reserved(h);
     if (r == 0)
-        r = stage_outgoing(h->shared, op->out, &op->need);
+        r = op->wrapped != NULL ? stage_wrapped(h->shared, op->wrapped) : stage_outgoing(h->shared, op->out, &op->need);
     base->gained = shc_ring_freed(seen, h->shared->ring.send_watch.seen);
     if (r == 0)
         shc_ring_publish(&h->shared->ring);
@@ -168,6 +192,7 @@ send_op_init(send_op_t *op, pyshc_handle_t *h, pyshc_outgoing_t *out)
                                    .event = &ring->shm->space,
                                    .spin = &h->shared->send_spin};
     op->out = out;
+    op->wrapped = NULL;
     op->need = 0;
 }
 
@@ -228,10 +253,32 @@ refuse_size(pyshc_handle_t *h, int status, pyshc_outgoing_t *out)
     return pyshc_ring_refuse_size(h, status, size, exact);
 }
 
+/* The same for a channel with an envelope, into which the message goes before the end is entered. */
+static int
+send_wrapped(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
+{
+    pyshc_wrapped_t w;
+    send_op_t op;
+    int r = pyshc_wrapped_make(h, obj, pyshc_ring_message_max(&h->shared->ring), &w);
+    if (r == 0 && !pyshc_check_unchanged(h))
+        r = PYSHC_RAISED;
+    if (r == 0) {
+        send_op_init(&op, h, NULL);
+        op.wrapped = &w;
+        r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
+    }
+    if (SHC_UNLIKELY(pyshc_channel_is_about_size(r)))
+        r = pyshc_ring_refuse_size(h, r, w.length, true);
+    pyshc_wrapped_clear(&w, r == 0);
+    return r;
+}
+
 /* Encodes as the codec says, falling back to pickle where it allows that, and waits for room. */
 static int
 send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
 {
+    if (h->envelope.is_on)
+        return send_wrapped(h, obj, deadline_ns);
     pyshc_outgoing_t out;
     send_op_t op;
     int r = pyshc_outgoing_prepare(h->st, &h->codec, obj, &out);

@@ -52,8 +52,8 @@ pyshc_channel_number_agrees(pyshc_handle_t *h, const char *option, uint64_t ther
 }
 
 /* The creator's choice stands in the segment. Of two objects nobody can say whether they are the same. */
-bool
-pyshc_channel_codec_agrees(pyshc_handle_t *h, PyObject *codec)
+static bool
+codec_agrees(pyshc_handle_t *h, PyObject *codec)
 {
     uint64_t there = codec_there(h);
     if (codec == NULL || codec == Py_None || there > PYSHC_CODEC_CUSTOM)
@@ -65,6 +65,20 @@ pyshc_channel_codec_agrees(pyshc_handle_t *h, PyObject *codec)
     return (uint64_t)h->codec.kind == there;
 }
 
+uint64_t
+pyshc_channel_envelope_word(const pyshc_handle_t *h)
+{
+    return h->shared->seg.id.config[h->kind->envelope_config];
+}
+
+bool
+pyshc_channel_agrees(pyshc_handle_t *h, const pyshc_opening_t *opening)
+{
+    uint64_t word = pyshc_channel_envelope_word(h);
+    return pyshc_handle_agrees(h, &opening->creation) && codec_agrees(h, opening->codec) &&
+           pyshc_envelope_agrees(h, word, &opening->envelope) && pyshc_envelope_begin(h, word, opening->envelope.key);
+}
+
 /* ---- attaching and opening ---- */
 
 static PyObject *
@@ -72,12 +86,12 @@ attach_with(PyTypeObject *type, const pyshc_kind_t *kind, PyObject *const *v, Py
 {
     uint64_t deadline_ns = 0;
     bool foreign = false;
-    if ((v[1] != NULL && !pyshc_parse_timeout(v[1], &deadline_ns)) || !pyshc_parse_flag(v[5], &foreign))
+    if ((v[1] != NULL && !pyshc_parse_timeout(v[1], &deadline_ns)) || !pyshc_parse_flag(v[6], &foreign))
         return NULL;
     pyshc_handle_t *h = pyshc_handle_new(type);
-    if (h != NULL &&
-        !(pyshc_channel_parse_spin(h, v[4]) &&
-          pyshc_handle_attach(h, kind, v[0], namespace, v[2], deadline_ns, foreign, false) && adopt_codec(h, v[3])))
+    if (h != NULL && !(pyshc_channel_parse_spin(h, v[4]) &&
+                       pyshc_handle_attach(h, kind, v[0], namespace, v[2], deadline_ns, foreign, false) &&
+                       adopt_codec(h, v[3]) && pyshc_envelope_begin(h, pyshc_channel_envelope_word(h), v[5])))
         Py_CLEAR(h);
     return (PyObject *)h;
 }
@@ -86,9 +100,9 @@ PyObject *
 pyshc_channel_attach(PyObject *cls, const pyshc_kind_t *kind, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *kwnames)
 {
-    static const char *const names[] = {"name", "timeout", "directory", "codec", "spin", "foreign"};
-    PyObject *v[6];
-    if (!pyshc_parse("attach", args, nargs, kwnames, names, 6, 1, 1, v))
+    static const char *const names[] = {"name", "timeout", "directory", "codec", "spin", "encryption_key", "foreign"};
+    PyObject *v[7];
+    if (!pyshc_parse("attach", args, nargs, kwnames, names, 7, 1, 1, v))
         return NULL;
     return attach_with((PyTypeObject *)cls, kind, v, NULL);
 }
@@ -129,14 +143,14 @@ pyshc_channel_open(PyObject *cls, const pyshc_opening_t *opening)
 PyObject *
 pyshc_channel_rebuild(PyObject *cls, const pyshc_kind_t *kind, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 5) {
-        PyErr_SetString(PyExc_TypeError, "_rebuild() takes 5 arguments");
+    if (nargs != 6) {
+        PyErr_SetString(PyExc_TypeError, "_rebuild() takes 6 arguments");
         return NULL;
     }
     PyObject *codec = pyshc_codec_restore(args[3]);
     if (codec == NULL)
         return NULL;
-    PyObject *v[6] = {args[0], NULL, args[2], codec, args[4], Py_False};
+    PyObject *v[7] = {args[0], NULL, args[2], codec, args[4], args[5], Py_False};
     PyObject *h = attach_with((PyTypeObject *)cls, kind, v, args[1]);
     Py_DECREF(codec);
     return h;
@@ -151,9 +165,11 @@ pyshc_channel_reduce(PyObject *self, PyObject *Py_UNUSED(unused))
     PyObject *rebuild = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_rebuild");
     PyObject *codec = pyshc_codec_save(&h->codec);
     PyObject *spin = h->spin_ns == UINT32_MAX ? Py_NewRef(Py_None) : PyFloat_FromDouble(h->spin_ns / 1e9);
+    PyObject *key = pyshc_envelope_save(h);
     PyObject *result = NULL;
-    if (rebuild != NULL && codec != NULL && spin != NULL)
-        result = Py_BuildValue("O(OOOOO)", rebuild, h->name, h->namespace, h->directory, codec, spin);
+    if (rebuild != NULL && codec != NULL && spin != NULL && key != NULL)
+        result = Py_BuildValue("O(OOOOOO)", rebuild, h->name, h->namespace, h->directory, codec, spin, key);
+    Py_XDECREF(key);
     Py_XDECREF(rebuild);
     Py_XDECREF(codec);
     Py_XDECREF(spin);

@@ -1,5 +1,6 @@
-/* What every channel's Python face does alike: the options codec and spin, attach(), open(), pickling, and what an
- * operation's status stands for. A kind says with codec_config in which word of its config the creator's codec stands.
+/* What every channel's Python face does alike: the options codec, spin and those of the envelope, attach(), open(),
+ * pickling, and what an operation's status stands for. A kind says with codec_config and envelope_config in which words
+ * of its config the creator's codec and envelope stand.
  *
  * None of this is in the way of a message. */
 #ifndef PYSHC_CHANNEL_H
@@ -20,13 +21,12 @@ bool pyshc_channel_parse_codec(pyshc_handle_t *h, PyObject *codec);
 /* None or NULL: the process decides anew whenever it waits; 0: never; seconds: always that long. */
 bool pyshc_channel_parse_spin(pyshc_handle_t *h, PyObject *spin);
 
-/* What open() was told beside what the existing channel has: LayoutError. */
+/* An option of open() beside what the existing channel has: LayoutError. */
 bool pyshc_channel_number_agrees(pyshc_handle_t *h, const char *option, uint64_t there, uint64_t asked);
-bool pyshc_channel_codec_agrees(pyshc_handle_t *h, PyObject *codec);
 
 /* ---- classmethods and pickling ---- */
 
-/* attach(name, *, timeout, directory, codec, spin, foreign) */
+/* attach(name, *, timeout, directory, codec, spin, encryption_key, foreign) */
 PyObject *pyshc_channel_attach(PyObject *cls, const pyshc_kind_t *kind, PyObject *const *args, Py_ssize_t nargs,
                                PyObject *kwnames);
 
@@ -36,8 +36,9 @@ typedef struct pyshc_opening {
     const pyshc_kind_t *kind;
     pyshc_creation_t creation; /* with the name */
     PyObject *codec, *spin;
+    pyshc_envelope_options_t envelope;
     const void *options; /* the kind's own */
-    /* Whether an existing channel has what was asked for; also takes its codec (pyshc_channel_codec_agrees). */
+    /* Whether an existing channel has what was asked for of the kind's own options, and then pyshc_channel_agrees. */
     bool (*agrees)(pyshc_handle_t *h, const struct pyshc_opening *opening);
     /* Creates it, as pyshc_handle_create does; the codec is parsed. */
     bool (*create)(pyshc_handle_t *h, const struct pyshc_opening *opening, bool *exists);
@@ -45,10 +46,16 @@ typedef struct pyshc_opening {
     bool (*check)(const struct pyshc_opening *opening);
 } pyshc_opening_t;
 
+/* The options that all channels have; takes the existing channel's codec and envelope. */
+bool pyshc_channel_agrees(pyshc_handle_t *h, const pyshc_opening_t *opening);
+
+/* The envelope of the channel that h has open, as its creator chose it. */
+uint64_t pyshc_channel_envelope_word(const pyshc_handle_t *h);
+
 /* Attaches, or creates; of several processes that do so at once, one creates. */
 PyObject *pyshc_channel_open(PyObject *cls, const pyshc_opening_t *opening);
 
-/* _rebuild(name, namespace, directory, codec, spin), and what leads to it. */
+/* _rebuild(name, namespace, directory, codec, spin, key), and what leads to it. */
 PyObject *pyshc_channel_rebuild(PyObject *cls, const pyshc_kind_t *kind, PyObject *const *args, Py_ssize_t nargs);
 PyObject *pyshc_channel_reduce(PyObject *self, PyObject *unused);
 

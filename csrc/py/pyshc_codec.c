@@ -569,8 +569,8 @@ pyshc_incoming_clear(pyshc_incoming_t *in)
 /* ---- whole messages as bytes ---- */
 
 /* Writes into bytes of the upper bound and cuts them to size. */
-static PyObject *
-write_to_bytes(pyshc_outgoing_t *out, uint8_t *tag)
+PyObject *
+pyshc_outgoing_to_bytes(pyshc_outgoing_t *out, uint8_t *tag)
 {
     size_t bound, length;
     int r = pyshc_outgoing_size(out, &bound);
@@ -586,7 +586,7 @@ write_to_bytes(pyshc_outgoing_t *out, uint8_t *tag)
     else
         Py_CLEAR(bytes);
     if (r == PYSHC_NOT_NATIVE && pyshc_outgoing_pickle(out) == 0)
-        return write_to_bytes(out, tag);
+        return pyshc_outgoing_to_bytes(out, tag);
     return bytes;
 }
 
@@ -596,7 +596,7 @@ pyshc_codec_dump(pyshc_state_t *st, const pyshc_codec_t *codec, PyObject *obj, u
     pyshc_outgoing_t out;
     if (pyshc_outgoing_prepare(st, codec, obj, &out) != 0)
         return NULL;
-    PyObject *bytes = write_to_bytes(&out, tag);
+    PyObject *bytes = pyshc_outgoing_to_bytes(&out, tag);
     if (bytes == NULL)
         pyshc_outgoing_abandon(&out);
     else

@@ -28,8 +28,7 @@
  * Pickled messages are opened by `auto` and `pickle` only, and a sender's own by a codec object only: all others
  * raise CorruptedError and run nothing.
  *
- * An envelope (compression, encryption) goes around a whole message: pyshc_codec_dump() gives the tag and bytes to
- * be wrapped, and pyshc_codec_load() takes what was unwrapped; the tags for it are reserved in shc_wire.h. */
+ * An envelope (compression, encryption) goes around a whole message: py/pyshc_envelope.h. */
 #ifndef PYSHC_CODEC_H
 #define PYSHC_CODEC_H
 
@@ -189,6 +188,9 @@ SHC_MUST_USE int pyshc_numpy_import(pyshc_state_t *st, const char *what);
 #define PYSHC_ARRAY_ARRIVED "the message holds a NumPy array"
 
 /* ---- whole messages as bytes ---- */
+
+/* What was prepared, in bytes; NULL: it stays to be abandoned. */
+PyObject *pyshc_outgoing_to_bytes(pyshc_outgoing_t *out, uint8_t *tag);
 
 PyObject *pyshc_codec_dump(pyshc_state_t *st, const pyshc_codec_t *codec, PyObject *obj, uint8_t *tag);
 /* `data` exports the payload; copy == false: what is decoded may refer to it. */

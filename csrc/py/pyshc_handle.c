@@ -495,7 +495,8 @@ pyshc_handle_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(h->module);
     Py_VISIT(h->foreign);
-    return pyshc_codec_traverse(&h->codec, visit, arg);
+    int r = pyshc_envelope_traverse(&h->envelope, visit, arg);
+    return r != 0 ? r : pyshc_codec_traverse(&h->codec, visit, arg);
 }
 
 static int
@@ -503,6 +504,7 @@ object_clear(PyObject *self)
 {
     pyshc_handle_t *h = (pyshc_handle_t *)self;
     pyshc_codec_clear(&h->codec);
+    pyshc_envelope_clear(&h->envelope);
     return 0;
 }
 
@@ -517,6 +519,7 @@ pyshc_handle_dealloc(PyObject *self)
     PyObject_ClearWeakRefs(self);
     Py_XDECREF(h->known);
     pyshc_codec_clear(&h->codec);
+    pyshc_envelope_clear(&h->envelope);
     Py_XDECREF(h->foreign);
     Py_XDECREF(h->name);
     Py_XDECREF(h->namespace);

@@ -13,6 +13,7 @@
 #ifndef PYSHC_HANDLE_H
 #define PYSHC_HANDLE_H
 
+#include "py/pyshc_envelope.h"
 #include "py/pyshc_shared.h"
 
 /* What a kind does when it is created, attached and closed. */
@@ -23,7 +24,8 @@ typedef struct pyshc_kind {
     void (*wake)(pyshc_shared_t *); /* every waiter, because a handle closes; may be NULL */
     /* Gives back what the handle holds, while it still has its segment; may be NULL. */
     void (*let_go)(pyshc_handle_t *);
-    uint32_t codec_config; /* of a channel: the config word that has its creator's codec */
+    uint32_t codec_config;    /* of a channel: the config word that has its creator's codec, */
+    uint32_t envelope_config; /* and the one that has its envelope */
     /* Completes what is asked of the segment, when the number of participants is known; may be NULL. */
     int (*lay_out)(shc_seg_create_args_t *);
     /* The system refused a segment of that size: asks for a smaller one, laid out. False: none is; may be NULL. */
@@ -47,6 +49,7 @@ struct pyshc_handle {
     PyObject *directory;
     PyObject *foreign; /* a stdlib SharedMemory whose memory this is, or NULL */
     pyshc_codec_t codec;
+    pyshc_envelope_t envelope;
     pyshc_handle_t *next, **link; /* in the interpreter's list */
     PyObject *weakrefs;
     PyObject *known; /* free-threaded builds: a weak reference, by which who finds it in the list gets a strong one */

@@ -64,11 +64,13 @@ def _open(segment: dict[str, Any], directory: str | None) -> Any:
     import shmcomm
 
     *others, last = CLASSES[segment["kind"]]
+    # Figures are no secret: False opens an encrypted channel to be looked at only.
+    options = {"encryption_key": False} if segment["kind"] == "ring" else {}
     needed = (_make_nothing,) if segment["kind"] == "objects" else ()
     for name in others:
         with contextlib.suppress(shmcomm.LayoutError):
             return getattr(shmcomm, name).attach(segment["name"], *needed, directory=directory)
-    return getattr(shmcomm, last).attach(segment["name"], *needed, directory=directory)
+    return getattr(shmcomm, last).attach(segment["name"], *needed, directory=directory, **options)
 
 
 def _make_nothing(*_: Any) -> None:
