@@ -59,7 +59,7 @@ def _compressor(number: int) -> tuple[Callable[[Any], bytes], Callable[[Any, int
 
 def _lz4() -> tuple[Callable[[Any], bytes], Callable[[Any, int], bytes]]:
     try:
-        import lz4.block
+        import lz4.block  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError("compression='lz4' needs the package lz4: pip install 'shmcomm[lz4]'") from error
     block: Any = lz4.block
@@ -213,7 +213,10 @@ class Envelope:
     def __init__(self, word: int, key: bytes | None, identity: bytes) -> None:
         self._number, _, self._threshold = _read(word)
         self._key, self._identity = key, identity
-        self._pack, self._unpack = _compressor(self._number) if self._number else (None, None)
+        self._pack: Callable[[Any], bytes] | None = None
+        self._unpack: Callable[[Any, int], bytes] | None = None
+        if self._number:
+            self._pack, self._unpack = _compressor(self._number)
         self._seal: tuple[bytes, Any] | None = None
         self._count = 0
         self._opened: dict[bytes, Any] = {}
@@ -264,6 +267,7 @@ class Envelope:
 
     def unwrap(self, tag: int, message: bytes, place: bytes, limit: int) -> tuple[int, bytes]:
         """Tag and bytes of what was wrapped; `limit`: how long they may be."""
+        body: Any
         if self._key is not None:
             head, body = self._open(tag, message, place)
         else:
