@@ -2,8 +2,6 @@
  * py_ring_lease.c. */
 #include "py/py_ring.h"
 
-#include <math.h>
-
 #include "base/shc_math.h"
 #include "py/pyshc_place.h"
 #include "py/pyshc_refusal.h"
@@ -52,6 +50,8 @@ const pyshc_kind_t pyshc_ring_kind = {
     .init = shc_ring_init,
     .bind = bind_ring,
     .wake = wake_ring,
+    .codec_config = SHC_RING_CONFIG_CODEC,
+    .envelope_config = SHC_RING_CONFIG_ENVELOPE,
     .lay_out = shc_ring_lay_out,
     .make_do = make_do,
 };
@@ -105,32 +105,6 @@ create(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t
     return h->shared == NULL || pyshc_envelope_begin(h, options->envelope_word, options->envelope.key);
 }
 
-static bool
-parse_codec(pyshc_handle_t *h, PyObject *codec)
-{
-    return pyshc_codec_parse(h->st, codec, &h->codec) == 0;
-}
-
-/* None: the process decides anew whenever it waits; 0: never; seconds: always that long. */
-static bool
-parse_spin(pyshc_handle_t *h, PyObject *spin)
-{
-    if (spin == NULL || spin == Py_None)
-        return true;
-    double seconds = PyFloat_AsDouble(spin);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_TypeError, "spin must be seconds (a number) or None, not %s", Py_TYPE(spin)->tp_name);
-        return false;
-    }
-    if (!(seconds >= 0 && seconds <= 1)) {
-        PyErr_Format(PyExc_ValueError, "spin must be seconds from 0 to 1, or None to let it be learned, not %R", spin);
-        return false;
-    }
-    h->spin_ns = (uint32_t)(seconds * 1e9);
-    return true;
-}
-
 PyDoc_STRVAR(
     ring_doc,
     "RingBufferChannel(capacity, *, buffer_size=None, codec='auto', spin=None, compression=None,\n"
@@ -173,19 +147,10 @@ ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     pyshc_handle_t *h = pyshc_handle_new(type);
     pyshc_creation_t creation = {v[7], v[8], v[9], v[10], v[11]};
-    if (h != NULL && !(parse_codec(h, v[2]) && parse_spin(h, v[3]) && create(h, &creation, &options, NULL)))
+    if (h != NULL && !(pyshc_channel_parse_codec(h, v[2]) && pyshc_channel_parse_spin(h, v[3]) &&
+                       create(h, &creation, &options, NULL)))
         Py_CLEAR(h);
     return (PyObject *)h;
-}
-
-/* An attached ring takes the codec of its creator unless told otherwise. */
-static bool
-adopt_codec(pyshc_handle_t *h, PyObject *codec)
-{
-    if (codec != NULL && codec != Py_None)
-        return parse_codec(h, codec);
-    uint64_t kind = h->shared->seg.id.config[SHC_RING_CONFIG_CODEC];
-    return pyshc_codec_adopt(h->st, kind, &h->codec) == 0;
 }
 
 PyDoc_STRVAR(
@@ -205,58 +170,10 @@ PyDoc_STRVAR(
     "...     same.receive()\n"
     "'sweep'");
 
-static uint64_t
-envelope_word(const pyshc_handle_t *h)
-{
-    return h->shared->seg.id.config[SHC_RING_CONFIG_ENVELOPE];
-}
-
-static PyObject *
-attach_with(PyTypeObject *type, PyObject *const *v, PyObject *namespace)
-{
-    uint64_t deadline_ns = 0;
-    bool foreign = false;
-    if ((v[1] != NULL && !pyshc_parse_timeout(v[1], &deadline_ns)) || !pyshc_parse_flag(v[6], &foreign))
-        return NULL;
-    pyshc_handle_t *h = pyshc_handle_new(type);
-    if (h != NULL && !(parse_spin(h, v[4]) &&
-                       pyshc_handle_attach(h, &pyshc_ring_kind, v[0], namespace, v[2], deadline_ns, foreign, false) &&
-                       adopt_codec(h, v[3]) && pyshc_envelope_begin(h, envelope_word(h), v[5])))
-        Py_CLEAR(h);
-    return (PyObject *)h;
-}
-
 static PyObject *
 ring_attach(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"name", "timeout", "directory", "codec", "spin", "encryption_key", "foreign"};
-    PyObject *v[7];
-    if (!pyshc_parse("attach", args, nargs, kwnames, names, 7, 1, 1, v))
-        return NULL;
-    return attach_with((PyTypeObject *)cls, v, NULL);
-}
-
-static bool
-number_agrees(pyshc_handle_t *h, const char *option, uint64_t there, uint64_t asked)
-{
-    if (asked != there)
-        pyshc_handle_disagree(h, option, PyUnicode_FromFormat("%llu", (unsigned long long)there),
-                              PyUnicode_FromFormat("%llu", (unsigned long long)asked));
-    return asked == there;
-}
-
-/* The creator's choice stands in the segment. Of two objects nobody can say whether they are the same. */
-static bool
-codec_agrees(pyshc_handle_t *h, PyObject *codec)
-{
-    uint64_t there = h->shared->seg.id.config[SHC_RING_CONFIG_CODEC];
-    if (codec == NULL || codec == Py_None || there > PYSHC_CODEC_CUSTOM)
-        return adopt_codec(h, NULL);
-    if (!parse_codec(h, codec))
-        return false;
-    if ((uint64_t)h->codec.kind != there)
-        pyshc_handle_disagree(h, "codec", pyshc_codec_kind_text(there), pyshc_codec_kind_text((uint64_t)h->codec.kind));
-    return (uint64_t)h->codec.kind == there;
+    return pyshc_channel_attach(cls, &pyshc_ring_kind, args, nargs, kwnames);
 }
 
 /* Whether a stated buffer_size is all that the ring has. */
@@ -264,24 +181,25 @@ static bool
 size_agrees(pyshc_handle_t *h, uint64_t asked)
 {
     if (!h->shared->ring.has_extents)
-        return number_agrees(h, "buffer_size", h->shared->seg.id.config[SHC_RING_CONFIG_DATA_BYTES], asked);
+        return pyshc_channel_number_agrees(h, "buffer_size", h->shared->seg.id.config[SHC_RING_CONFIG_DATA_BYTES],
+                                           asked);
     pyshc_handle_disagree(h, "buffer_size", PyUnicode_FromString("None"),
                           PyUnicode_FromFormat("%llu", (unsigned long long)asked));
     return false;
 }
 
-/* Whether an existing ring has what open() was told. */
 static bool
-agrees(pyshc_handle_t *h, const pyshc_creation_t *creation, const ring_options_t *options, PyObject *codec)
+agrees(pyshc_handle_t *h, const pyshc_opening_t *opening)
 {
-    const uint64_t *config = h->shared->seg.id.config;
-    if (options->capacity != 0 && !number_agrees(h, "capacity", config[SHC_RING_CONFIG_CAPACITY], options->capacity))
+    const ring_options_t *options = opening->options;
+    uint64_t capacity = h->shared->seg.id.config[SHC_RING_CONFIG_CAPACITY];
+    if (options->capacity != 0 && !pyshc_channel_number_agrees(h, "capacity", capacity, options->capacity))
         return false;
     if (options->buffer_size != 0 && !size_agrees(h, data_bytes_for(options)))
         return false;
-    return pyshc_handle_agrees(h, creation) && codec_agrees(h, codec) &&
-           pyshc_envelope_agrees(h, envelope_word(h), &options->envelope) &&
-           pyshc_envelope_begin(h, envelope_word(h), options->envelope.key);
+    uint64_t word = pyshc_channel_envelope_word(h);
+    return pyshc_handle_agrees(h, &opening->creation) && pyshc_channel_codec_agrees(h, opening->codec) &&
+           pyshc_envelope_agrees(h, word, &options->envelope) && pyshc_envelope_begin(h, word, options->envelope.key);
 }
 
 PyDoc_STRVAR(open_doc,
@@ -297,21 +215,20 @@ PyDoc_STRVAR(open_doc,
              "user is a PermissionError: only attach() has foreign=. Raises ValueError if it has to create and has no "
              "capacity.");
 
-/* One round: attach, else create. false: exception. h->shared NULL afterwards: lost both races, try again. */
 static bool
-open_once(pyshc_handle_t *h, PyObject *const *v, const ring_options_t *options)
+create_open(pyshc_handle_t *h, const pyshc_opening_t *opening, bool *exists)
 {
-    bool exists = false;
-    pyshc_creation_t creation = {v[0], v[8], v[9], v[10], v[11]};
-    if (!pyshc_handle_attach(h, &pyshc_ring_kind, v[0], NULL, v[10], 0, false, true))
-        return false;
-    if (h->shared != NULL)
-        return agrees(h, &creation, options, v[3]);
-    if (options->capacity == 0) {
-        PyErr_Format(PyExc_ValueError, "there is no channel named %R, and creating it needs a capacity", v[0]);
-        return false;
-    }
-    return parse_codec(h, v[3] == Py_None ? NULL : v[3]) && create(h, &creation, options, &exists);
+    return create(h, &opening->creation, opening->options, exists);
+}
+
+static bool
+has_capacity(const pyshc_opening_t *opening)
+{
+    const ring_options_t *options = opening->options;
+    if (options->capacity == 0)
+        PyErr_Format(PyExc_ValueError, "there is no channel named %R, and creating it needs a capacity",
+                     opening->creation.name);
+    return options->capacity != 0;
 }
 
 static PyObject *
@@ -325,18 +242,15 @@ ring_open(PyObject *cls, PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
     if (!pyshc_parse("open", args, nargs, kwnames, names, 12, 2, 1, v) ||
         !parse_options(v[1] == Py_None ? NULL : v[1], v[2], v + 5, &options))
         return NULL;
-    pyshc_handle_t *h = pyshc_handle_new((PyTypeObject *)cls);
-    if (h == NULL || !parse_spin(h, v[4])) {
-        Py_XDECREF(h);
-        return NULL;
-    }
-    while (h->shared == NULL) {
-        if (!open_once(h, v, &options) || PyErr_CheckSignals() < 0) {
-            Py_DECREF(h);
-            return NULL;
-        }
-    }
-    return (PyObject *)h;
+    const pyshc_opening_t opening = {.kind = &pyshc_ring_kind,
+                                     .creation = {v[0], v[8], v[9], v[10], v[11]},
+                                     .codec = v[3],
+                                     .spin = v[4],
+                                     .options = &options,
+                                     .agrees = agrees,
+                                     .create = create_open,
+                                     .check = has_capacity};
+    return pyshc_channel_open(cls, &opening);
 }
 
 /* ---- pickling ---- */
@@ -347,38 +261,7 @@ PyDoc_STRVAR(rebuild_doc, "_rebuild($type, name, namespace, directory, codec, sp
 static PyObject *
 ring_rebuild(PyObject *cls, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 6) {
-        PyErr_SetString(PyExc_TypeError, "_rebuild() takes 6 arguments");
-        return NULL;
-    }
-    PyObject *codec = pyshc_codec_restore(args[3]);
-    if (codec == NULL)
-        return NULL;
-    PyObject *v[7] = {args[0], NULL, args[2], codec, args[4], args[5], Py_False};
-    PyObject *h = attach_with((PyTypeObject *)cls, v, args[1]);
-    Py_DECREF(codec);
-    return h;
-}
-
-static PyObject *
-ring_reduce(PyObject *self, PyObject *Py_UNUSED(unused))
-{
-    pyshc_handle_t *h = (pyshc_handle_t *)self;
-    if (!pyshc_handle_pin(h))
-        return NULL;
-    PyObject *rebuild = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_rebuild");
-    PyObject *codec = pyshc_codec_save(&h->codec);
-    PyObject *spin = h->spin_ns == UINT32_MAX ? Py_NewRef(Py_None) : PyFloat_FromDouble(h->spin_ns / 1e9);
-    PyObject *key = pyshc_envelope_save(h);
-    PyObject *result = NULL;
-    if (rebuild != NULL && codec != NULL && spin != NULL && key != NULL)
-        result = Py_BuildValue("O(OOOOOO)", rebuild, h->name, h->namespace, h->directory, codec, spin, key);
-    Py_XDECREF(key);
-    Py_XDECREF(rebuild);
-    Py_XDECREF(codec);
-    Py_XDECREF(spin);
-    pyshc_handle_unpin(h);
-    return result;
+    return pyshc_channel_rebuild(cls, &pyshc_ring_kind, args, nargs);
 }
 
 /* ---- ends ---- */
@@ -415,7 +298,7 @@ pyshc_ring_enter_slow(pyshc_handle_t *h, int end)
     if (r == SHC_BUSY)
         raise_busy(h, end);
     else
-        pyshc_ring_raise(h, r);
+        pyshc_channel_raise(h, r);
     return PYSHC_RAISED;
 }
 
@@ -431,38 +314,16 @@ advise_size(uint64_t size, char out[64])
         PyOS_snprintf(out, 64, "send it in parts");
 }
 
-static int
-raise_too_large(pyshc_handle_t *h, uint64_t size, bool exact)
-{
-    char message[64] = "the message", advice[64];
-    if (size != 0)
-        PyOS_snprintf(message, sizeof message, "the message of %s%llu bytes", exact ? "" : "up to ",
-                      (unsigned long long)size);
-    advise_size(size, advice);
-    PyErr_Format(h->st->MessageTooLargeError, "%s is larger than %R can ever hold (%llu bytes): %s", message, h,
-                 (unsigned long long)pyshc_ring_message_max(&h->shared->ring), advice);
-    return PYSHC_RAISED;
-}
-
 int
 pyshc_ring_refuse_size(pyshc_handle_t *h, int status, uint64_t size, bool exact)
 {
-    if (status == SHC_E_TOO_LARGE)
-        return raise_too_large(h, size, exact);
-    pyshc_refuse_growth(h, status, "message", size);
-    return PYSHC_RAISED;
-}
-
-PyObject *
-pyshc_ring_raise(pyshc_handle_t *h, int status)
-{
-    if (status == PYSHC_RAISED)
-        return NULL;
-    if (status == PYSHC_RESERVED) {
-        PyErr_Format(h->st->Full, "%R: another thread has not yet committed or aborted its reservation", h);
-        return NULL;
+    char advice[64];
+    if (status != SHC_E_TOO_LARGE) {
+        pyshc_refuse_growth(h, status, "message", size);
+        return PYSHC_RAISED;
     }
-    return pyshc_raise(h->st, status, "%R", h);
+    advise_size(size, advice);
+    return pyshc_channel_refuse_too_large(h, size, exact, pyshc_ring_message_max(&h->shared->ring), advice);
 }
 
 /* ---- looking ---- */
@@ -532,7 +393,7 @@ ring_clear(PyObject *self, PyObject *Py_UNUSED(unused))
         pyshc_ring_leave_receive(h->shared);
         shc_event_notify_all(&h->shared->ring.shm->space);
     }
-    PyObject *result = r == 0 ? Py_NewRef(Py_None) : pyshc_ring_raise(h, r);
+    PyObject *result = r == 0 ? Py_NewRef(Py_None) : pyshc_channel_raise(h, r);
     pyshc_handle_unpin(h);
     return result;
 }
@@ -626,8 +487,8 @@ ring_stats_fields(pyshc_handle_t *h)
     shc_arena_stats_t large;
     int r = pyshc_ring_extent_stats(h->shared, &large);
     if (r != 0)
-        return r == PYSHC_RAISED ? NULL : pyshc_ring_raise(h, r);
-    PyObject *envelope = pyshc_envelope_describe(envelope_word(h));
+        return r == PYSHC_RAISED ? NULL : pyshc_channel_raise(h, r);
+    PyObject *envelope = pyshc_envelope_describe(pyshc_channel_envelope_word(h));
     PyObject *participants = envelope != NULL ? pyshc_participants(h->shared, holds_of) : NULL;
     if (participants == NULL) {
         Py_XDECREF(envelope);
@@ -769,7 +630,7 @@ static PyMethodDef ring_methods[] = {
     {"attach", FAST(ring_attach), METH_FASTCALL | METH_KEYWORDS | METH_CLASS, attach_doc},
     {"open", FAST(ring_open), METH_FASTCALL | METH_KEYWORDS | METH_CLASS, open_doc},
     {"_rebuild", FAST(ring_rebuild), METH_FASTCALL | METH_CLASS, rebuild_doc},
-    {"__reduce__", ring_reduce, METH_NOARGS, NULL},
+    {"__reduce__", pyshc_channel_reduce, METH_NOARGS, NULL},
     {"send", FAST(pyshc_ring_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
     {"try_send", pyshc_ring_try_send, METH_O, try_send_doc},
     {"enqueue", pyshc_ring_try_send, METH_O, enqueue_doc},

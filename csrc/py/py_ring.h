@@ -2,9 +2,8 @@
 #ifndef PY_RING_H
 #define PY_RING_H
 
+#include "py/pyshc_channel.h"
 #include "py/pyshc_wait.h"
-
-#include <errno.h>
 
 /* A member of its own keeps Python from making a class of two kinds: their layouts conflict. */
 typedef struct pyshc_ring_object {
@@ -138,22 +137,9 @@ PyObject *pyshc_ring_next(PyObject *self);
 PyObject *pyshc_ring_reserve(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *pyshc_ring_reserve_array(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
-/* Raises what a status of an operation on h stands for; returns NULL. PYSHC_RESERVED is Full: the time was over. */
-PyObject *pyshc_ring_raise(pyshc_handle_t *h, int status);
-
-/* Whether it was the size of a message that kept it from being sent. */
-static inline bool
-pyshc_ring_is_about_size(int status)
-{
-    return status == SHC_E_TOO_LARGE || status == -ENOSPC || status == -ENOMEM || status == -EBADF;
-}
-
-/* Then raises why one of that many bytes, of up to that many if it is not exact, cannot be; size 0: not known. Returns
- * PYSHC_RAISED. */
+/* After pyshc_channel_is_about_size(): raises why a message of that many bytes, of up to that many if it is not exact,
+ * cannot be; size 0: not known. Returns PYSHC_RAISED. */
 SHC_COLD int pyshc_ring_refuse_size(pyshc_handle_t *h, int status, uint64_t size, bool exact);
-
-/* Beside the core's codes and those of the codec: another thread of this process has a reservation open. */
-#define PYSHC_RESERVED 1101
 
 /* Whether the sending end, which is entered, is kept by a reservation: 0 if not; PYSHC_RAISED (BufferError) if it is
  * this thread's, which would wait for itself; PYSHC_RESERVED if it is another's, or SHC_SHUTDOWN. */

@@ -257,9 +257,9 @@ reserve(pyshc_handle_t *h, pyshc_array_plan_t *plan, size_t nbytes, uint64_t dea
         return r;
     }
     Py_DECREF(r);
-    if (pyshc_ring_is_about_size(status))
+    if (pyshc_channel_is_about_size(status))
         status = pyshc_ring_refuse_size(h, status, nbytes, plan == NULL);
-    pyshc_ring_raise(h, status);
+    pyshc_channel_raise(h, status);
     return NULL;
 }
 
@@ -406,7 +406,7 @@ send_reserved(reservation_t *r, size_t length)
     int status = finish(r, is_late ? ABORTED : COMMITTED, length);
     pyshc_wrapped_clear(&r->wrapped, true);
     if (is_late)
-        pyshc_ring_raise(r->handle, SHC_SHUTDOWN);
+        pyshc_channel_raise(r->handle, SHC_SHUTDOWN);
     return status == COMMITTED;
 }
 

@@ -338,7 +338,7 @@ receive_parsed(pyshc_handle_t *h, PyObject *const *args, Py_ssize_t nargs, PyObj
     int r =
         SHC_LIKELY(copy) ? receive_one(h, deadline_ns, &result) : receive_any(h, deadline_ns, false, false, &result);
     if (SHC_UNLIKELY(r != 0))
-        result = pyshc_ring_raise(h, r);
+        result = pyshc_channel_raise(h, r);
     pyshc_handle_unpin(h);
     return result;
 }
@@ -356,7 +356,7 @@ or_default(pyshc_handle_t *h, int r, PyObject *result, PyObject *fallback)
 {
     if (SHC_LIKELY(r == 0))
         return result;
-    return r == SHC_EMPTY ? Py_NewRef(fallback) : pyshc_ring_raise(h, r);
+    return r == SHC_EMPTY ? Py_NewRef(fallback) : pyshc_channel_raise(h, r);
 }
 
 PyObject *
@@ -411,7 +411,7 @@ pyshc_ring_next(PyObject *self)
         return NULL;
     int r = receive_one(h, SHC_NEVER, &result);
     if (SHC_UNLIKELY(r != 0))
-        result = r == SHC_SHUTDOWN ? NULL : pyshc_ring_raise(h, r); /* NULL alone ends the iteration */
+        result = r == SHC_SHUTDOWN ? NULL : pyshc_channel_raise(h, r); /* NULL alone ends the iteration */
     pyshc_handle_unpin(h);
     return result;
 }
@@ -552,7 +552,7 @@ pyshc_ring_receive_batch(PyObject *self, PyObject *const *args, Py_ssize_t nargs
         return NULL;
     int r = receive_all(h, &batch, (Py_ssize_t)count, deadline_ns);
     if (r != 0) {
-        pyshc_ring_raise(h, r);
+        pyshc_channel_raise(h, r);
         if (r != SHC_EMPTY && r != SHC_SHUTDOWN)
             pyshc_error_note("received", batch.list != NULL ? Py_NewRef(batch.list) : PyList_New(0));
         Py_CLEAR(batch.list);

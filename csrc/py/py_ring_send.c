@@ -267,7 +267,7 @@ send_wrapped(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
         op.wrapped = &w;
         r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     }
-    if (SHC_UNLIKELY(pyshc_ring_is_about_size(r)))
+    if (SHC_UNLIKELY(pyshc_channel_is_about_size(r)))
         r = pyshc_ring_refuse_size(h, r, w.length, true);
     pyshc_wrapped_clear(&w, r == 0);
     return r;
@@ -293,7 +293,7 @@ send_any(pyshc_handle_t *h, PyObject *obj, uint64_t deadline_ns)
         if (r == 0)
             r = pyshc_ring_wait_to_send(&op.base, deadline_ns);
     }
-    if (SHC_UNLIKELY(pyshc_ring_is_about_size(r)))
+    if (SHC_UNLIKELY(pyshc_channel_is_about_size(r)))
         r = refuse_size(h, r, &out);
     if (SHC_LIKELY(r == 0))
         pyshc_outgoing_clear(&out);
@@ -336,7 +336,7 @@ pyshc_ring_try_send(PyObject *self, PyObject *obj)
     if (SHC_LIKELY(r == 0))
         result = Py_NewRef(Py_True);
     else
-        result = r == SHC_FULL || r == PYSHC_RESERVED ? Py_NewRef(Py_False) : pyshc_ring_raise(h, r);
+        result = r == SHC_FULL || r == PYSHC_RESERVED ? Py_NewRef(Py_False) : pyshc_channel_raise(h, r);
     pyshc_handle_unpin(h);
     return result;
 }
@@ -353,7 +353,7 @@ send_parsed(pyshc_handle_t *h, PyObject *const *args, Py_ssize_t nargs, PyObject
     if (!pyshc_handle_pin(h))
         return NULL;
     int r = send_one(h, values[0], deadline_ns);
-    PyObject *result = SHC_LIKELY(r == 0) ? Py_NewRef(Py_None) : pyshc_ring_raise(h, r);
+    PyObject *result = SHC_LIKELY(r == 0) ? Py_NewRef(Py_None) : pyshc_channel_raise(h, r);
     pyshc_handle_unpin(h);
     return result;
 }
@@ -588,7 +588,7 @@ send_batch(pyshc_handle_t *h, PyObject *objs, uint64_t deadline_ns)
         else if (r == SHC_FULL || r == SHC_TIMEOUT || r == PYSHC_RESERVED)
             raise_time_over(h, r, objs, sent);
         else
-            pyshc_ring_raise(h, r);
+            pyshc_channel_raise(h, r);
         pyshc_handle_unpin(h);
     }
     if (result == NULL)

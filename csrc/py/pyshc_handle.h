@@ -24,6 +24,8 @@ typedef struct pyshc_kind {
     void (*wake)(pyshc_shared_t *); /* every waiter, because a handle closes; may be NULL */
     /* Gives back what the handle holds, while it still has its segment; may be NULL. */
     void (*let_go)(pyshc_handle_t *);
+    uint32_t codec_config;    /* of a channel: the config word that has its creator's codec, */
+    uint32_t envelope_config; /* and that of its envelope; 0: it has none */
     /* Completes what is asked of the segment, when the number of participants is known; may be NULL. */
     int (*lay_out)(shc_seg_create_args_t *);
     /* The system refused a segment of that size: asks for a smaller one, laid out. False: none is; may be NULL. */
