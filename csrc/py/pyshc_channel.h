@@ -24,9 +24,6 @@ bool pyshc_channel_parse_spin(pyshc_handle_t *h, PyObject *spin);
 /* An option of open() beside what the existing channel has: LayoutError. */
 bool pyshc_channel_number_agrees(pyshc_handle_t *h, const char *option, uint64_t there, uint64_t asked);
 
-/* The envelope's config word; 0 where there is none. */
-uint64_t pyshc_channel_envelope_word(const pyshc_handle_t *h);
-
 /* ---- classmethods and pickling ---- */
 
 /* attach(name, *, timeout, directory, codec, spin, encryption_key, foreign) */
