@@ -247,9 +247,9 @@ class Envelope:
             )
         return self._key
 
-    def wrap(self, tag: int, payload: Any) -> tuple[int, bytes, Any, bytes | None, Any]:
-        """(tag, head, body, nonce, encrypt): what goes out is head and body, or, if there is a nonce, head and
-        encrypt(nonce, body, head + place)."""
+    def wrap(self, tag: int, payload: Any) -> tuple[int, bytes, Any, bytes | None, Any, bool]:
+        """(tag, head, body, nonce, encrypt, in_place): what goes out is head and body, or, if there is a nonce, head
+        and encrypt(nonce, body, head + place); in place, encrypt(nonce, body, head + place, room) writes it there."""
         length, number, body = len(payload), 0, payload
         if self._pack is not None and length >= self._threshold and length > 0:
             packed = self._pack(payload)
@@ -257,18 +257,19 @@ class Envelope:
                 number, body = self._number, packed
         head = HEAD.pack(VERSION, tag, number, 0, length)
         if self._key is not None:
-            salt, encrypt = self._sealer()
+            salt, aead = self._sealer()
             nonce = os.urandom(NONCE_BYTES)
-            return SEALED, head + salt + nonce, body, nonce, encrypt
+            into = getattr(aead, "encrypt_into", None)  # newer versions of the library
+            return SEALED, head + salt + nonce, body, nonce, into or aead.encrypt, into is not None
         if number:
-            return PACKED, head, body, None, None
-        return tag, b"", body, None, None
+            return PACKED, head, body, None, None, False
+        return tag, b"", body, None, None, False
 
     def _sealer(self) -> tuple[bytes, Any]:
         if self._seal is None or self._count >= MESSAGES_PER_SALT:
             assert self._key is not None
             salt = os.urandom(SALT_BYTES)
-            self._seal = salt, _aead(_derive(self._key, salt, self._identity)).encrypt
+            self._seal = salt, _aead(_derive(self._key, salt, self._identity))
             self._count = 0
         self._count += 1
         return self._seal

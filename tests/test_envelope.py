@@ -76,6 +76,26 @@ def test_small_and_large_messages_arrive_in_order(compression, key, codec):
         assert list(receiver) == messages
 
 
+def test_a_library_that_cannot_write_where_it_is_told(monkeypatch):
+    """Versions of the library that have no encrypt_into, beside those that do."""
+
+    class Older:
+        def __init__(self, aead):
+            self.encrypt, self.decrypt = aead.encrypt, aead.decrypt
+
+    newer = _envelope._aead
+    messages = [b"", b"x", SECRET * 50, SECRET * 20000]
+    with RingBufferChannel(64, encryption_key=KEY) as sender:
+        with monkeypatch.context() as older:
+            older.setattr(_envelope, "_aead", lambda key: Older(newer(key)))
+            sender.send_batch(messages)  # the first one makes the library's object, which stays
+            with RingBufferChannel.attach(sender.name, encryption_key=KEY) as receiver:
+                assert receiver.receive_batch(10) == messages
+        sender.send_batch(messages)
+        with RingBufferChannel.attach(sender.name, encryption_key=KEY) as receiver:
+            assert receiver.receive_batch(10) == messages
+
+
 @pytest.mark.parametrize("key", [None, KEY], ids=["open", "sealed"])
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

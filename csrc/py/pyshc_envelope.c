@@ -161,6 +161,7 @@ enum {
     PART_BODY,
     PART_NONCE,
     PART_ENCRYPT,
+    PART_IN_PLACE,
     PARTS
 };
 
@@ -205,16 +206,35 @@ refuse_length(pyshc_handle_t *h, uint64_t length, uint64_t limit)
     return PYSHC_RAISED;
 }
 
+/* Whether the codec carries bytes as they are: then they need no copy on their way to and from the library. */
+static bool
+carries_bytes(uint64_t tags)
+{
+    return (tags >> SHC_WIRE_BYTES & 1) != 0;
+}
+
+/* What goes into the envelope, encoded: new bytes, or obj itself. */
+static PyObject *
+encode(pyshc_handle_t *h, PyObject *obj, pyshc_wrapped_t *w, uint8_t *tag)
+{
+    if (PyBytes_CheckExact(obj) && carries_bytes(w->codec.sends)) {
+        *tag = SHC_WIRE_BYTES;
+        return Py_NewRef(obj);
+    }
+    w->has_out = pyshc_outgoing_prepare(h->st, &w->codec, obj, &w->out) == 0;
+    return w->has_out ? pyshc_outgoing_to_bytes(&w->out, tag) : NULL;
+}
+
 int
 pyshc_wrapped_make(pyshc_handle_t *h, PyObject *obj, uint64_t limit, pyshc_wrapped_t *w)
 {
     uint8_t tag = 0;
     w->parts = NULL;
+    w->has_out = false;
     w->codec = inner_codec(h);
-    w->has_out = pyshc_envelope_check(h) && pyshc_outgoing_prepare(h->st, &w->codec, obj, &w->out) == 0;
-    if (!w->has_out)
+    if (!pyshc_envelope_check(h))
         return PYSHC_RAISED;
-    PyObject *bytes = pyshc_outgoing_to_bytes(&w->out, &tag);
+    PyObject *bytes = encode(h, obj, w, &tag);
     if (bytes != NULL && (uint64_t)PyBytes_GET_SIZE(bytes) > limit) {
         (void)refuse_length(h, (uint64_t)PyBytes_GET_SIZE(bytes), limit);
         Py_CLEAR(bytes);
@@ -230,23 +250,18 @@ pyshc_wrapped_bytes(pyshc_handle_t *h, uint8_t tag, const uint8_t *data, size_t 
     return wrap(h, tag, PyMemoryView_FromMemory((char *)(uintptr_t)data, (Py_ssize_t)n, PyBUF_READ), w);
 }
 
-/* encrypt(nonce, body, head + place): a function of the library, so that no Python code runs. */
+/* What is authenticated beside the message: new bytes. */
 static PyObject *
-seal(const pyshc_wrapped_t *w, uint64_t place)
+head_and_place(const pyshc_wrapped_t *w, uint64_t place)
 {
     PyObject *head = part(w, PART_HEAD);
     Py_ssize_t n = PyBytes_GET_SIZE(head);
-    PyObject *more = PyBytes_FromStringAndSize(NULL, n + (Py_ssize_t)sizeof place), *sealed = NULL;
-    if (more == NULL)
-        return NULL;
-    memcpy(PyBytes_AS_STRING(more), PyBytes_AS_STRING(head), (size_t)n);
-    memcpy(PyBytes_AS_STRING(more) + n, &place, sizeof place);
-    PyObject *args[] = {part(w, PART_NONCE), part(w, PART_BODY), more};
-    int gc = pyshc_gc_pause();
-    sealed = PyObject_Vectorcall(part(w, PART_ENCRYPT), args, 3, NULL);
-    pyshc_gc_resume(gc);
-    Py_DECREF(more);
-    return sealed;
+    PyObject *both = PyBytes_FromStringAndSize(NULL, n + (Py_ssize_t)sizeof place);
+    if (both != NULL) {
+        memcpy(PyBytes_AS_STRING(both), PyBytes_AS_STRING(head), (size_t)n);
+        memcpy(PyBytes_AS_STRING(both) + n, &place, sizeof place);
+    }
+    return both;
 }
 
 /* Copies what a bytes-like object has, which must be `n` bytes. */
@@ -265,17 +280,36 @@ put(uint8_t *dst, PyObject *data, size_t n)
     return fits ? 0 : PYSHC_RAISED;
 }
 
+/* encrypt(nonce, body, more), or encrypt_into(nonce, body, more, where it goes): functions of the library, so that no
+ * Python code runs. */
+static int
+seal(const pyshc_wrapped_t *w, uint64_t place, uint8_t *dst, size_t n)
+{
+    bool in_place = part(w, PART_IN_PLACE) == Py_True;
+    PyObject *more = head_and_place(w, place), *sealed = NULL;
+    PyObject *room = in_place ? PyMemoryView_FromMemory((char *)dst, (Py_ssize_t)n, PyBUF_WRITE) : NULL;
+    PyObject *args[] = {part(w, PART_NONCE), part(w, PART_BODY), more, room};
+    if (more != NULL && (room != NULL || !in_place)) {
+        int gc = pyshc_gc_pause();
+        sealed = PyObject_Vectorcall(part(w, PART_ENCRYPT), args, in_place ? 4 : 3, NULL);
+        pyshc_gc_resume(gc);
+    }
+    Py_XDECREF(room);
+    Py_XDECREF(more);
+    int r = sealed == NULL ? PYSHC_RAISED : in_place ? 0 : put(dst, sealed, n);
+    Py_XDECREF(sealed);
+    return r;
+}
+
 int
 pyshc_wrapped_write(const pyshc_wrapped_t *w, uint64_t place, uint8_t *dst)
 {
-    size_t head = (size_t)PyBytes_GET_SIZE(part(w, PART_HEAD));
-    PyObject *body = is_sealed(w) ? seal(w, place) : Py_NewRef(part(w, PART_BODY));
-    if (body == NULL)
-        return PYSHC_RAISED;
-    memcpy(dst, PyBytes_AS_STRING(part(w, PART_HEAD)), head);
-    int r = put(dst + head, body, w->length - head);
-    Py_DECREF(body);
-    return r;
+    PyObject *head = part(w, PART_HEAD);
+    size_t n = (size_t)PyBytes_GET_SIZE(head);
+    memcpy(dst, PyBytes_AS_STRING(head), n);
+    if (is_sealed(w))
+        return seal(w, place, dst + n, w->length - n);
+    return put(dst + n, part(w, PART_BODY), w->length - n);
 }
 
 void
@@ -300,6 +334,8 @@ decode(pyshc_handle_t *h, PyObject *pair, bool copy, bool peek)
     if (!PyArg_ParseTuple(pair, "lS", &tag, &data))
         return NULL;
     pyshc_codec_t codec = inner_codec(h);
+    if (copy && tag == SHC_WIRE_BYTES && carries_bytes(codec.takes))
+        return Py_NewRef(data);
     pyshc_incoming_t in;
     const uint8_t *src = (const uint8_t *)PyBytes_AS_STRING(data);
     int r;

@@ -65,7 +65,7 @@ typedef struct pyshc_wrapped {
     bool has_out;
     uint8_t tag;
     size_t length;   /* of what goes out */
-    PyObject *parts; /* (tag, head, body, nonce, encrypt) */
+    PyObject *parts; /* (tag, head, body, nonce, encrypt, in_place) */
 } pyshc_wrapped_t;
 
 SHC_MUST_USE int pyshc_wrapped_make(pyshc_handle_t *h, PyObject *obj, uint64_t limit, pyshc_wrapped_t *w);
