@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import RESERVES_IN_PIECES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,8 @@ KEY = bytes(range(100, 132))
 OTHER_KEY = bytes(32)
 COMPRESSIONS = [None, "lz4", "zstd", "zlib"]
 SECRET = b"the plain text of this message must be nowhere else. "
+#: more than fits into the ring, where there is memory beside it
+LARGE = SECRET * (20000 if RESERVES_IN_PIECES else 500)
 
 np = pytest.importorskip("numpy")
 
@@ -59,7 +62,7 @@ def segment(channel):
 @pytest.mark.parametrize("key", [None, KEY], ids=["open", "sealed"])
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_small_and_large_messages_arrive_in_order(compression, key, codec):
-    messages = [b"", b"x", SECRET * 50, os.urandom(3000), SECRET * 20000, b"end"]
+    messages = [b"", b"x", SECRET * 50, os.urandom(3000), LARGE, b"end"]
     with (
         RingBufferChannel(64, compression=compression, encryption_key=key, codec=codec) as sender,
         RingBufferChannel.attach(sender.name, encryption_key=key, codec=codec) as receiver,
@@ -84,7 +87,7 @@ def test_a_library_that_cannot_write_where_it_is_told(monkeypatch):
             self.encrypt, self.decrypt = aead.encrypt, aead.decrypt
 
     newer = _envelope._aead
-    messages = [b"", b"x", SECRET * 50, SECRET * 20000]
+    messages = [b"", b"x", SECRET * 50, LARGE]
     with RingBufferChannel(64, encryption_key=KEY) as sender:
         with monkeypatch.context() as older:
             older.setattr(_envelope, "_aead", lambda key: Older(newer(key)))
@@ -143,7 +146,7 @@ def test_the_threshold_is_kept():
         assert channel.stats().bytes_used < 500
 
 
-@pytest.mark.parametrize("size", [0, 10, 5000, 300_000])
+@pytest.mark.parametrize("size", [0, 10, 5000, len(LARGE)])
 @pytest.mark.parametrize("key", [None, KEY], ids=["open", "sealed"])
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_what_is_written_in_place_arrives(compression, key, size):
@@ -179,8 +182,8 @@ def test_neither_key_nor_plain_text_is_ever_in_shared_memory():
         reservation = channel.reserve(len(SECRET))
         memoryview(reservation)[:] = SECRET
         reservation.abort()
-        channel.send(SECRET * 10000)
-        with channel.reserve(200_000) as room:
+        channel.send(LARGE)
+        with channel.reserve(len(LARGE) // 2) as room:
             room[: len(SECRET)] = SECRET
         text = mapped[: 64 << 20]
         assert text.find(SECRET) < 0
@@ -287,10 +290,10 @@ def test_plain_messages_are_refused_by_who_has_a_key():
 
 def test_large_messages_are_guarded_like_small_ones():
     with RingBufferChannel(8, encryption_key=KEY) as channel, segment(channel) as mapped:
-        channel.send(SECRET * 5000)
+        channel.send(LARGE)
         channel.send(b"next")
-        at = mapped.find(struct.pack("<BBBBQ", 1, 6, 0, 0, len(SECRET) * 5000))
-        mapped[at + 100_000] ^= 1
+        at = mapped.find(struct.pack("<BBBBQ", 1, 6, 0, 0, len(LARGE)))
+        mapped[at + len(LARGE) // 2] ^= 1
         refused(channel)
         assert channel.receive() == b"next"
         assert channel.stats().large_messages == 0
